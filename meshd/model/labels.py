@@ -1,0 +1,28 @@
+"""Label and tag names with a meaning, as Kuma spells them.
+
+Source: Kuma ``api/mesh/v1alpha1/dataplane_helpers.go``, ``pkg/core/resources/labels``.
+"""
+
+SERVICE = "kuma.io/service"
+ZONE = "kuma.io/zone"
+PROTOCOL = "kuma.io/protocol"
+MESH = "kuma.io/mesh"
+ORIGIN = "kuma.io/origin"
+ORIGIN_GLOBAL = "global"
+ORIGIN_ZONE = "zone"
+DISPLAY_NAME = "kuma.io/display-name"
+ENV = "kuma.io/env"
+NAMESPACE = "k8s.kuma.io/namespace"
+POLICY_ROLE = "kuma.io/policy-role"
+PROXY_TYPE = "kuma.io/proxy-type"
+MANAGED_BY = "kuma.io/managed-by"
+KDS_SYNC = "kuma.io/kds-sync"
+EFFECT = "kuma.io/effect"
+WORKLOAD = "kuma.io/workload"
+DELETION_GRACE = "kuma.io/deletion-grace-period-started-at"
+
+MANAGED_BY_FILE = "meshd.io/config-file"
+"""Set to "true" on a proxy that the configuration file owns: REST may read but not change it."""
+
+ZONE_EGRESS_SERVICE = "zone-egress"
+"""The service in the identity of every zone egress (Kuma ``ZoneEgressServiceName``)."""
