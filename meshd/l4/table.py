@@ -1,0 +1,235 @@
+"""The routes of one proxy of the built-in engine, as one immutable value that the server swaps whole."""
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
+
+from meshd.model.errors import Violation
+from meshd.model.resource import Resource
+from meshd.topology.view import Endpoint, MeshView
+
+KUMA_ALPN = "kuma"
+"""The one protocol that mesh mTLS offers; it tells mesh TLS from an application's own (reference/dataplane.md 3.4)."""
+
+EGRESS_SERVICE = "zone-egress"
+"""The service name in the identity of every ZoneEgress (reference/dataplane.md 3.4)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What a permit says of one client: ``rule`` names the policy that decided, for logs and counters.
+
+    ``shadow_denied``: a rule in shadow mode would have refused it; it is let through and counted.
+    """
+
+    allowed: bool
+    rule: str
+    shadow_denied: bool = False
+
+
+class Permit(Protocol):
+    """Who may use one inbound; the policies provide it."""
+
+    def decide(self, uris: Sequence[str]) -> Verdict:
+        """Judge a client by all URI SANs of its certificate."""
+
+
+PermitFor = Callable[[MeshView, Resource | None, Mapping[str, str]], Permit]
+"""Gives the permit of an inbound: (view, its Dataplane or None for an external service at the egress, its tags)."""
+
+
+class TlsMode(enum.Enum):
+    """What an inbound accepts."""
+
+    NONE = "none"
+    """Plaintext: the mesh has no enabled mTLS backend."""
+    STRICT = "strict"
+    """Mesh mTLS only."""
+    PERMISSIVE = "permissive"
+    """Mesh mTLS by its ALPN; everything else is passed on as it is, the application's own TLS too."""
+
+
+class IdentityKey(NamedTuple):
+    """Names a workload certificate: whose it is and the URIs it carries, the SPIFFE ones first."""
+
+    mesh: str
+    owner: str
+    uris: tuple[str, ...]
+
+
+class Path(NamedTuple):
+    """One way to one service: what passive ejection is about. Zones behind one address stay two paths."""
+
+    address: str
+    port: int
+    zone: str
+    service: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTls:
+    """Mesh mTLS towards a service: who we are, the SNI as sent, and the one URI the peer must carry."""
+
+    identity: IdentityKey
+    sni: bytes
+    expected_uri: str
+
+
+@dataclass(frozen=True, slots=True)
+class Origination:
+    """TLS towards the real address of an external service (ExternalService ``networking.tls``).
+
+    ``server_name`` is both SNI and the name that is verified; empty: the endpoint's own address. Without ``ca_pem`` the
+    host's trusted CAs are used. ``verify_hostname`` off still verifies the chain.
+    """
+
+    server_name: str
+    ca_pem: str
+    certificate_pem: str
+    key_pem: str = field(repr=False)
+    verify_hostname: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long an attempt may take before the next endpoint is tried, in seconds.
+
+    ``handshake_s`` is the wait for the upstream's verified handshake, or at a passthrough for the first byte back.
+    The last endpoint that is left gets ``patience_s`` instead, since there is nothing better to do than wait.
+    """
+
+    connect_s: float = 1.0
+    handshake_s: float = 2.0
+    patience_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A destination and how to reach it.
+
+    ``tls`` is for endpoints inside the mesh (None: plaintext, or a passthrough that carries the client's own TLS),
+    ``origination`` for endpoints of reach EXTERNAL. ``endpoints`` are as in the view, weights and priorities included.
+    """
+
+    mesh: str
+    name: str
+    endpoints: tuple[Endpoint, ...]
+    tls: ClientTls | None = None
+    origination: Origination | None = None
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+    def path(self, endpoint: Endpoint) -> Path:
+        """What ejection of ``endpoint`` is kept under."""
+        return Path(endpoint.address, endpoint.port, endpoint.zone, f"{self.mesh}/{self.name}")
+
+
+@dataclass(frozen=True, slots=True)
+class InboundListener:
+    """Takes the connections of other services and passes them to the application at ``application``."""
+
+    address: str
+    port: int
+    mesh: str
+    service: str
+    tls: TlsMode
+    identity: IdentityKey | None
+    permit: Permit | None
+    application: tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class OutboundListener:
+    """Takes the local application's connections to one service."""
+
+    address: str
+    port: int
+    cluster: Cluster
+
+
+@dataclass(frozen=True, slots=True)
+class VipListener:
+    """One port on which every VIP of the host listens: ``clusters`` by VIP in dotted form."""
+
+    port: int
+    clusters: Mapping[str, Cluster]
+
+
+@dataclass(frozen=True, slots=True)
+class ExternalRoute:
+    """Where an egress ends mesh mTLS and goes out to an external service; ``refused`` says why it cannot, if so."""
+
+    identity: IdentityKey
+    permit: Permit
+    cluster: Cluster
+    refused: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SniListener:
+    """The one port of a ZoneIngress or ZoneEgress: ``routes`` by SNI, lower case."""
+
+    address: str
+    port: int
+    routes: Mapping[bytes, Cluster | ExternalRoute]
+
+    def find(self, name: bytes) -> Cluster | ExternalRoute | None:
+        """The route of an SNI in any case, or None.
+
+        Kuma's subset names (``web{mesh=default,version=v1}``) go to the endpoints whose tags agree; one that none
+        agrees with is unknown.
+        """
+        wanted = name.lower()
+        if (exact := self.routes.get(wanted)) is not None:
+            return exact
+        service, brace, inside = wanted.partition(b"{")
+        if not brace or not inside.endswith(b"}"):
+            return None
+        tags = dict(part.partition(b"=")[::2] for part in inside[:-1].split(b","))
+        route = self.routes.get(service + b"{mesh=" + tags.pop(b"mesh", b"") + b"}")
+        if not isinstance(route, Cluster):
+            return None
+        subset = tuple(
+            e
+            for e in route.endpoints
+            if all(e.tags.get(k.decode("latin1"), "").lower() == v.decode("latin1") for k, v in tags.items())
+        )
+        return replace(route, endpoints=subset) if subset else None
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTable:
+    """Everything one proxy does. ``refused`` are the parts of its resource that it will not run, with the reason."""
+
+    inbounds: tuple[InboundListener, ...] = ()
+    outbounds: tuple[OutboundListener, ...] = ()
+    vips: tuple[VipListener, ...] = ()
+    sni: tuple[SniListener, ...] = ()
+    refused: tuple[Violation, ...] = ()
+
+    def identities(self) -> frozenset[IdentityKey]:
+        """Every certificate that the table needs."""
+        clusters = [o.cluster for o in self.outbounds]
+        clusters += [c for v in self.vips for c in v.clusters.values()]
+        routes = [r for s in self.sni for r in s.routes.values()]
+        clusters += [r for r in routes if isinstance(r, Cluster)]
+        found = {c.tls.identity for c in clusters if c.tls is not None}
+        found |= {i.identity for i in self.inbounds if i.identity is not None}
+        found |= {r.identity for r in routes if isinstance(r, ExternalRoute)}
+        return frozenset(found)
+
+
+EMPTY = RouteTable()
+NO_ROUTES: Mapping[bytes, Cluster | ExternalRoute] = MappingProxyType({})
+
+
+def service_sni(service: str, mesh: str, tags: Mapping[str, str] | None = None) -> bytes:
+    """Kuma's SNI of a legacy service: ``web{mesh=default}``, further tags sorted in (reference/dataplane.md 3.4)."""
+    inside = {**(tags or {}), "mesh": mesh}
+    return f"{service}{{{','.join(f'{k}={inside[k]}' for k in sorted(inside))}}}".encode()
+
+
+def spiffe_uri(mesh: str, service: str) -> str:
+    """The identity of a service in a mesh."""
+    return f"spiffe://{mesh}/{service}"
