@@ -54,7 +54,7 @@ class Resource:
 
     key: ResourceKey
     spec: Spec
-    labels: Mapping[str, str] = field(default=NO_LABELS)
+    labels: Mapping[str, str] = field(default_factory=lambda: NO_LABELS)
     status: Spec | None = None
     owner: ResourceKey | None = None
     version: int = 0

@@ -7,7 +7,7 @@ same image from notifications.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Self
 
 import trio
 
@@ -23,7 +23,10 @@ class Create:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """Replace a resource that must still be at ``resource.version`` (``ConflictError``, ``NotFoundError`` otherwise)."""
+    """Replace a resource that must still be at ``resource.version``.
+
+    ``ConflictError`` if it is at another version, ``NotFoundError`` if it is gone.
+    """
 
     resource: Resource
 
@@ -66,11 +69,11 @@ class Store(Protocol):
         """Apply all edits or none; returns what is now stored for each (None for a delete).
 
         An edit whose content equals what is stored changes nothing: same version, no change is announced. Stamps
-        versions and times. Durable when it returns. Safe to cancel: the edits are then either all in or all out.
+        versions (from one counter for the whole store, so a version never comes back) and times. Durable when it returns. Safe to cancel: the edits are then either all in or all out.
 
         Raises:
             ConflictError: an expectation of Create, Update or Delete did not hold; names the key and both versions.
-            NotFoundError: Update or Delete of an absent key.
+            NotFoundError: Update or Delete of an absent key, or an owner that does not exist.
             UnavailableError: the database is away; nothing was written.
         """
 
@@ -87,7 +90,7 @@ class ChangeFeed:
         self._dirty: set[ResourceKey] = set()
         self._wake = trio.Event()
 
-    def __enter__(self) -> "ChangeFeed":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,0 +1,56 @@
+"""Durations as Kuma writes them: Go's text form in, protobuf's JSON form out."""
+
+import re
+from datetime import timedelta
+
+_UNITS_NS = {
+    "ns": 1,
+    "us": 10**3,
+    "µs": 10**3,
+    "ms": 10**6,
+    "s": 10**9,
+    "m": 60 * 10**9,
+    "h": 3600 * 10**9,
+    "d": 86400 * 10**9,
+}
+_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h|d)")
+_LIMIT_NS = 315_576_000_000 * 10**9
+"""Ten thousand years, the longest protobuf Duration."""
+
+
+def parse_duration(text: str) -> timedelta:
+    """The length of time that ``text`` says: "10s", "1h30m", "250ms", "24h", "1.5s", "-1s", and "7d" as Kuma allows.
+
+    Resolution is a microsecond; what is finer is cut off.
+
+    Raises:
+        ValueError: names the text and shows a right one.
+    """
+    body = text[1:] if text[:1] in ("-", "+") else text
+    if body == "0":
+        return timedelta()
+    total_ns = 0
+    position = 0
+    while position < len(body) and (part := _PART.match(body, position)):
+        whole, _, fraction = part[1].partition(".")
+        unit = _UNITS_NS[part[2]]
+        total_ns += int(whole or "0") * unit + (int(fraction) * unit // 10 ** len(fraction) if fraction else 0)
+        position = part.end()
+    if not body or position != len(body) or len(body) > 64:
+        raise ValueError(f"{text!r} is not a duration; write a number with a unit, such as '10s' or '1h30m'")
+    if total_ns > _LIMIT_NS:
+        raise ValueError(f"{text!r} is longer than ten thousand years")
+    length = timedelta(microseconds=total_ns // 1000)
+    return -length if text.startswith("-") else length
+
+
+def format_duration(length: timedelta) -> str:
+    """Protobuf's canonical JSON form: seconds with 0, 3 or 6 decimals, "10s", "0.250s"."""
+    micros = length // timedelta(microseconds=1)
+    sign = "-" if micros < 0 else ""
+    seconds, rest = divmod(abs(micros), 10**6)
+    if not rest:
+        return f"{sign}{seconds}s"
+    if rest % 1000 == 0:
+        return f"{sign}{seconds}.{rest // 1000:03d}s"
+    return f"{sign}{seconds}.{rest:06d}s"

@@ -1,0 +1,169 @@
+"""The committed state in memory, and the plan of a write against it: what both stores share.
+
+Pure but for the bookkeeping of ``Image`` itself: planning decides everything (expectations, no-op edits, cascades,
+versions and times) before anything is written, so a database has only to store the outcome.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from meshd.model.errors import ConflictError, NotFoundError
+from meshd.model.resource import Resource, ResourceKey
+from meshd.store.store import Create, Delete, Edit, Update
+
+
+class Image:
+    """Every committed resource, by key, by kind and by owner.
+
+    ``revision`` is the highest version ever given out by this store: versions are taken from it, so that a key that
+    was deleted and made again never comes back at a version that somebody still remembers.
+    """
+
+    def __init__(self, resources: Iterable[Resource] = (), revision: int = 0) -> None:
+        self.revision = revision
+        self._by_kind: dict[str, dict[ResourceKey, Resource]] = defaultdict(dict)
+        self._owned: dict[ResourceKey, set[ResourceKey]] = defaultdict(set)
+        self._lists: dict[tuple[str, str | None], tuple[Resource, ...]] = {}
+        for resource in resources:
+            self._set(resource)
+            self.revision = max(self.revision, resource.version)
+
+    def get(self, key: ResourceKey) -> Resource | None:
+        """The resource, or None."""
+        of_kind = self._by_kind.get(key.kind)
+        return of_kind.get(key) if of_kind else None
+
+    def list(self, kind: str, mesh: str | None = None) -> tuple[Resource, ...]:
+        """Every resource of a kind (of one mesh if given), sorted by key; remembered until the kind changes."""
+        found = self._lists.get((kind, mesh))
+        if found is None:
+            if mesh is None:
+                rows = self._by_kind.get(kind, {}).values()
+                found = tuple(sorted(rows, key=lambda r: r.key))
+            else:
+                found = tuple(r for r in self.list(kind) if r.key.mesh == mesh)
+            self._lists[kind, mesh] = found
+        return found
+
+    def owned_by(self, owner: ResourceKey) -> tuple[Resource, ...]:
+        """Every resource whose owner is ``owner``, sorted by key."""
+        found = (self.get(key) for key in sorted(self._owned.get(owner, ())))
+        return tuple(r for r in found if r is not None)
+
+    def apply(self, plan: "Plan") -> None:
+        """Make what a plan decided the committed state."""
+        for key, resource in plan.changes.items():
+            self._forget(key)
+            if resource is not None:
+                self._set(resource)
+        self.revision = plan.revision
+        kinds = {key.kind for key in plan.changes}
+        self._lists = {at: rows for at, rows in self._lists.items() if at[0] not in kinds}
+
+    def _set(self, resource: Resource) -> None:
+        self._by_kind[resource.key.kind][resource.key] = resource
+        if resource.owner is not None:
+            self._owned[resource.owner].add(resource.key)
+
+    def _forget(self, key: ResourceKey) -> None:
+        old = self._by_kind[key.kind].pop(key, None)
+        if old is not None and old.owner is not None:
+            siblings = self._owned[old.owner]
+            siblings.discard(key)
+            if not siblings:
+                del self._owned[old.owner]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a write comes to: ``changes`` (None deletes), the answer per edit, and the revision after it."""
+
+    changes: Mapping[ResourceKey, Resource | None]
+    results: tuple[Resource | None, ...]
+    revision: int
+
+
+def plan(image: Image, edits: Sequence[Edit], now: datetime) -> Plan:
+    """Decide what ``edits`` do to ``image``, in order, each seeing the ones before it; the image stays as it is.
+
+    Raises:
+        ConflictError, NotFoundError: as ``Store.write`` says; a resource whose owner is absent is a NotFoundError too.
+    """
+    staged = _Staged(image)
+    results: list[Resource | None] = []
+    for edit in edits:
+        if isinstance(edit, Delete):
+            _delete(staged, edit)
+            results.append(None)
+        else:
+            results.append(_store(staged, edit, now))
+    changes = {
+        key: resource
+        for key, resource in staged.changes.items()
+        if resource is not None or image.get(key) is not None  # made and gone within the batch: nothing happened
+    }
+    for resource in changes.values():
+        if resource is not None and resource.owner is not None and staged.get(resource.owner) is None:
+            raise NotFoundError(f"{resource.key}: its owner {resource.owner} does not exist")
+    return Plan(changes, tuple(results), staged.revision if changes else image.revision)
+
+
+class _Staged:
+    """The image with the changes of the batch so far laid over it."""
+
+    def __init__(self, image: Image) -> None:
+        self._image = image
+        self.revision = image.revision
+        self.changes: dict[ResourceKey, Resource | None] = {}
+
+    def get(self, key: ResourceKey) -> Resource | None:
+        return self.changes[key] if key in self.changes else self._image.get(key)
+
+    def owned_by(self, owner: ResourceKey) -> list[ResourceKey]:
+        before = [r.key for r in self._image.owned_by(owner) if r.key not in self.changes]
+        return before + [k for k, r in self.changes.items() if r is not None and r.owner == owner]
+
+
+def _store(staged: _Staged, edit: Edit, now: datetime) -> Resource:
+    assert not isinstance(edit, Delete)  # noqa: S101 - narrows the type; plan() sends deletes elsewhere
+    wanted = edit.resource
+    current = staged.get(wanted.key)
+    if isinstance(edit, Create) and current is not None:
+        raise ConflictError(f"{wanted.key} exists already, at version {current.version}")
+    if isinstance(edit, Update):
+        if current is None:
+            raise NotFoundError(f"{wanted.key} does not exist")
+        if current.version != wanted.version:
+            raise ConflictError(
+                f"{wanted.key} was changed by somebody else: it is at version {current.version}, "
+                f"the update was made from version {wanted.version}"
+            )
+    if current is not None and current.same_content(wanted):
+        return current
+    staged.revision += 1
+    created = current.created if current is not None else now
+    stored = replace(wanted, version=staged.revision, created=created, modified=now)
+    staged.changes[wanted.key] = stored
+    return stored
+
+
+def _delete(staged: _Staged, edit: Delete) -> None:
+    current = staged.get(edit.key)
+    if current is None:
+        if edit.missing_ok:
+            return
+        raise NotFoundError(f"{edit.key} does not exist")
+    if edit.version and edit.version != current.version:
+        raise ConflictError(
+            f"{edit.key} was changed by somebody else: it is at version {current.version}, "
+            f"the deletion was meant for version {edit.version}"
+        )
+    doomed = [edit.key]
+    while doomed:
+        key = doomed.pop()
+        if staged.get(key) is not None:
+            staged.changes[key] = None
+            doomed += staged.owned_by(key)
+    staged.revision += 1
