@@ -133,6 +133,10 @@ class Lab:
         elif problems:
             raise AssertionError("\n".join(problems))
 
+    def inside(self, name, question):
+        """Call ``question()`` where a control plane lives; a lab of network namespaces overrides this."""
+        return question()
+
     # ------------------------------------------------------------------ processes
     def spawn(self, name, argv, env=None, prefix=()):
         log = self.dir / f"{name}.log"
@@ -211,15 +215,15 @@ class Lab:
 
         def check():
             assert zone.process.popen.poll() is None, f"{name} ended:\n{zone.process.text()[-3000:]}"
-            return httpx.get(f"http://127.0.0.1:{zone.diagnostics}/ready").status_code == 200
+            url = f"http://127.0.0.1:{zone.diagnostics}/ready"
+            return self.inside(name, lambda: httpx.get(url)).status_code == 200
 
         eventually(check, STARTUP_S)
 
-    def application(self, name, port, address="127.0.0.1"):
+    def application(self, name, port, address="127.0.0.1", prefix=()):
         """The example HTTP service: answers every request with its own name."""
-        return self.spawn(
-            name, [sys.executable, str(Path(__file__).with_name("application.py")), address, str(port), name]
-        )
+        script = str(Path(__file__).with_name("application.py"))
+        return self.spawn(name, [sys.executable, script, address, str(port), name], prefix=prefix)
 
     # ------------------------------------------------------------------ control
     def url(self, name):
@@ -227,22 +231,22 @@ class Lab:
 
     def put(self, name, resource, expect=(200, 201)):
         path = path_of(resource)
-        answer = httpx.put(self.url(name) + path, json=resource, timeout=10)
+        answer = self.inside(name, lambda: httpx.put(self.url(name) + path, json=resource, timeout=10))
         assert answer.status_code in expect, f"PUT {path} at {name}: {answer.status_code} {answer.text}"
         return answer
 
     def get(self, name, path, expect=200):
-        answer = httpx.get(self.url(name) + path, timeout=10)
+        answer = self.inside(name, lambda: httpx.get(self.url(name) + path, timeout=10))
         assert answer.status_code == expect, f"GET {path} at {name}: {answer.status_code} {answer.text}"
         return answer.json()
 
     def delete(self, name, path, expect=200):
-        answer = httpx.delete(self.url(name) + path, timeout=10)
+        answer = self.inside(name, lambda: httpx.delete(self.url(name) + path, timeout=10))
         assert answer.status_code == expect, f"DELETE {path} at {name}: {answer.status_code} {answer.text}"
 
     def mint_zone_token(self, zone, *, scope=("cp",), valid_for="24h", claim=None, to=None):
         body = {"zone": claim if claim is not None else zone, "scope": list(scope), "validFor": valid_for}
-        answer = httpx.post(self.url("global") + "/tokens/zone", json=body, timeout=10)
+        answer = self.inside("global", lambda: httpx.post(self.url("global") + "/tokens/zone", json=body, timeout=10))
         assert answer.status_code == 200, answer.text
         path = to or self.dir / f"{zone}.token"
         Path(path).write_text(answer.text)
@@ -255,7 +259,8 @@ class Lab:
 
     def metrics(self, name, contains=""):
         """Prometheus samples of a control plane as {series: value}."""
-        text = httpx.get(f"http://127.0.0.1:{self.zones[name].diagnostics}/metrics", timeout=10).text
+        url = f"http://127.0.0.1:{self.zones[name].diagnostics}/metrics"
+        text = self.inside(name, lambda: httpx.get(url, timeout=10)).text
         rows = (line.rsplit(" ", 1) for line in text.splitlines() if line and not line.startswith("#"))
         return {series: float(value) for series, value in rows if contains in series}
 
@@ -289,12 +294,9 @@ class Lab:
             raise OSError(f"curl {name} from {zone}: exit {out.returncode}: {out.stderr.strip()}")
         return out.stdout.strip()
 
-    def spread(self, vip, count, port=VIP_PORT):
-        """Who answered over ``count`` new connections, and how many failed (key None)."""
-        shares = Counter()
-        for _ in range(count):
-            shares[ask(vip, port)] += 1
-        return shares
+    def spread(self, vip, count, port=VIP_PORT, zone="zone-a"):
+        """Who answered over ``count`` new connections from a zone, and how many failed (key None)."""
+        return self.inside(zone, lambda: Counter(ask(vip, port) for _ in range(count)))
 
 
 def ask(address, port, timeout_s=10.0):
