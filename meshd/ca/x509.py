@@ -184,7 +184,6 @@ def check_pair(pair: KeyPair) -> tuple[Violation, ...]:
             violations.append(Violation("cert", "has no PEM block 'CERTIFICATE'; give the CA's certificate in PEM"))
     except ValueError as error:
         violations.append(Violation("cert", f"is not a valid certificate: {error}"))
-    key: object = None
     try:
         key = serialization.load_pem_private_key(pair.key_pem, None)
     except (ValueError, TypeError) as error:
@@ -192,8 +191,7 @@ def check_pair(pair: KeyPair) -> tuple[Violation, ...]:
     else:
         if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
             violations.append(Violation("key", "is neither RSA nor ECDSA; Envoy accepts no other"))
-    if certificates and isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey):
-        if certificates[0].public_key() != key.public_key():
+        elif certificates and certificates[0].public_key() != key.public_key():
             violations.append(Violation("cert", "is not a valid key pair: the first certificate is not for this key"))
     for i, certificate in enumerate(certificates):
         violations += check_ca_certificate(f"cert[{i}]", certificate)
@@ -255,7 +253,7 @@ def authority_key_identifier(ca: x509.Certificate) -> x509.AuthorityKeyIdentifie
     return x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ski)
 
 
-def digest_for(key: AuthorityKey) -> hashes.HashAlgorithm:
+def digest_for(key: AuthorityKey) -> hashes.SHA256 | hashes.SHA384 | hashes.SHA512:
     """The hash that fits the strength of the CA's key."""
     if isinstance(key, ec.EllipticCurvePrivateKey) and key.curve.key_size > 256:
         return hashes.SHA384() if key.curve.key_size <= 384 else hashes.SHA512()
