@@ -1,0 +1,128 @@
+"""The field types of the tree: ports, durations, paths, addresses, with messages that say what to do."""
+
+import re
+from datetime import timedelta
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, PlainSerializer, StrictBool, StrictInt, StrictStr
+
+from meshd.model.duration import format_duration, parse_duration
+
+_DOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
+_ZONE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+
+def read_duration(value: Any) -> timedelta:
+    """Go's duration text (``1m30s``, ``500ms``), not negative."""
+    if not isinstance(value, str):
+        raise ValueError(f"must be a duration such as 30s, 500ms or 1h30m, not {value!r}")  # noqa: TRY004
+    length = parse_duration(value)
+    if length < timedelta(0):
+        raise ValueError(f"must not be negative: {value!r}")
+    return length
+
+
+def parse_path(value: Any) -> Path | None:
+    """A path, already made absolute by the loader; empty means unset, as in Kuma."""
+    if isinstance(value, Path) or value is None:
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f"must be a path, not {value!r}")  # noqa: TRY004  # pydantic reports ValueError only
+    return Path(value) if value else None
+
+
+def parse_network(value: Any) -> IPv4Network | IPv6Network:
+    """A CIDR without host bits; a lone address is a network of one."""
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
+    try:
+        return ip_network(value if isinstance(value, str) else "")
+    except ValueError as error:
+        raise ValueError(f"must be a CIDR such as 10.1.0.0/16, not {value!r} ({error})") from None
+
+
+def parse_network_4(value: Any) -> IPv4Network:
+    """An IPv4 CIDR."""
+    network = parse_network(value)
+    if not isinstance(network, IPv4Network):
+        raise ValueError(f"must be an IPv4 CIDR such as 240.0.0.0/4, not {value!r}")  # noqa: TRY004
+    return network
+
+
+def parse_interface(value: Any) -> str:
+    """A literal IP address to bind."""
+    try:
+        return str(ip_address(value if isinstance(value, str) else ""))
+    except ValueError:
+        raise ValueError(f"must be an IP address to bind, such as 127.0.0.1 or 0.0.0.0, not {value!r}") from None
+
+
+def split_host_port(value: str, default_port: int | None = None) -> tuple[str, int]:
+    """``host:port`` or ``[v6]:port`` -> the pair. With ``default_port`` the port may be left out.
+
+    Raises:
+        ValueError: no port, or not 0..65535; says so.
+    """
+    host, colon, port = value.rpartition(":")
+    if not colon or (":" in host and not host.startswith("[")):
+        host, port = value, ""
+    if not port and default_port is not None and not value.endswith(":"):
+        port = str(default_port)
+    host = host.removeprefix("[").removesuffix("]")
+    if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(f"must be ADDRESS:PORT, such as 127.0.0.1:5653, not {value!r}")
+    return host, int(port)
+
+
+def parse_listen(value: Any) -> str:
+    """``IP:port`` to bind, or empty for "do not listen"."""
+    if value == "":
+        return ""
+    host, port = split_host_port(value if isinstance(value, str) else "")
+    host = parse_interface(host)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def parse_upstream(value: Any) -> str:
+    """``IP`` or ``IP:port`` of a DNS server, with the port made explicit."""
+    host, port = split_host_port(value if isinstance(value, str) else "", default_port=53)
+    host = parse_interface(host)
+    if port == 0:
+        raise ValueError(f"must have a port above 0, not {value!r}")
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def parse_domain(value: Any) -> str:
+    """A DNS domain, lower case, without a trailing dot."""
+    text = value.lower().rstrip(".") if isinstance(value, str) else ""
+    if not _DOMAIN.fullmatch(text) or len(text) > 200:
+        raise ValueError(f"must be a DNS domain such as mesh, not {value!r}")
+    return text
+
+
+def parse_zone_name(value: Any) -> str:
+    """A zone's name: it becomes part of resource names and SNIs, so one DNS label."""
+    if not isinstance(value, str) or not _ZONE.fullmatch(value):
+        raise ValueError(
+            f"must be a DNS label (lower case letters, digits and '-', at most 63, beginning and ending with a letter"
+            f" or digit), not {value!r}"
+        )
+    return value
+
+
+Duration = Annotated[timedelta, BeforeValidator(read_duration), PlainSerializer(format_duration, return_type=str)]
+FilePath = Annotated[Path | None, BeforeValidator(parse_path), PlainSerializer(lambda p: str(p) if p else "")]
+Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(parse_network), PlainSerializer(str)]
+Network4 = Annotated[IPv4Network, BeforeValidator(parse_network_4), PlainSerializer(str)]
+Interface = Annotated[str, BeforeValidator(parse_interface)]
+Listen = Annotated[str, BeforeValidator(parse_listen)]
+Upstream = Annotated[str, BeforeValidator(parse_upstream)]
+Domain = Annotated[str, BeforeValidator(parse_domain)]
+ZoneName = Annotated[str, BeforeValidator(parse_zone_name)]
+Port = Annotated[StrictInt, Field(ge=0, le=65535)]
+"""0 lets the kernel choose; the log says which."""
+FixedPort = Annotated[StrictInt, Field(ge=1, le=65535)]
+Flag = StrictBool
+Text = StrictStr

@@ -1,0 +1,168 @@
+"""The proxies that a configuration file owns: from ``proxies[]`` to resources, and what their engine cannot do."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from meshd.config.document import Document, parse
+from meshd.config.problem import Problem
+from meshd.config.tree import Engine, ProxyEntry
+from meshd.model import labels as label
+from meshd.model.errors import InvalidError
+from meshd.model.resource import Resource
+
+KINDS = ("Dataplane", "ZoneIngress", "ZoneEgress")
+LAYER_7 = ("http", "http2", "grpc", "kafka")
+
+Decode = Callable[[Mapping[str, Any]], Resource]
+"""``functools.partial(meshd.model.codec.decode_document, registry=...)``: strict, InvalidError with all violations."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnProxy:
+    """One proxy that this process runs. ``resource`` carries the label that says a file owns it.
+
+    ``document`` is the resource as written; ``source`` and ``line`` where.
+    """
+
+    engine: Engine
+    resource: Resource
+    vips: bool
+    document: Mapping[str, Any]
+    source: str
+    line: int
+
+    def listens(self) -> Iterator[tuple[str, str, int]]:
+        """Every (path in the document, address, port) that this proxy will bind."""
+        networking = self.document.get("networking") or {}
+        address = networking.get("address", "")
+        if self.resource.key.kind != "Dataplane":
+            yield "networking.port", address, networking.get("port", 0)
+            return
+        for index, inbound in enumerate(networking.get("inbound") or ()):
+            yield f"networking.inbound[{index}].port", inbound.get("address") or address, inbound.get("port", 0)
+        for index, outbound in enumerate(networking.get("outbound") or ()):
+            at = outbound.get("address") or "127.0.0.1"
+            yield f"networking.outbound[{index}].port", at, outbound.get("port", 0)
+
+
+def resolve_proxies(
+    entries: tuple[ProxyEntry, ...], config: Document, show: Callable[[Path], str], decode: Decode
+) -> tuple[list[OwnProxy], list[Problem]]:
+    """Read and decode every entry. ``config`` is where they stand; ``show`` names a file for people."""
+    proxies: list[OwnProxy] = []
+    problems: list[Problem] = []
+    for index, entry in enumerate(entries):
+        at = f"proxies[{index}]"
+        if entry.engine is Engine.ENVOY:
+            message = "envoy is not available in this version of meshd; use engine: builtin, or run kuma-dp later on"
+            problems.append(config.problem(f"{at}.engine", message))
+        if (entry.file is None) == (entry.resource is None):
+            problems.append(config.problem(at, "needs exactly one of file and resource"))
+            continue
+        found, base = [config], f"{at}.resource"
+        if entry.file is not None:
+            base = ""
+            found, wrong = _read(entry.file, config, f"{at}.file", show)
+            problems += wrong
+        if not found:
+            continue
+        document = found[0]
+        data = entry.resource if entry.resource is not None else document.data
+        resource, wrong = decode_at(document, base, data, decode)
+        problems += wrong
+        if resource is None:
+            continue
+        proxy = OwnProxy(
+            entry.engine,
+            replace(resource, labels={**resource.labels, label.MANAGED_BY_FILE: "true"}),
+            entry.vips,
+            data,
+            document.source,
+            document.line_of(base),
+        )
+        refused = [document.problem(_join(base, path), message) for path, message in refusals(proxy)]
+        problems += refused
+        if not refused:
+            proxies.append(proxy)
+    problems += _duplicates(proxies)
+    return proxies, problems
+
+
+def decode_at(document: Document, base: str, data: Any, decode: Decode) -> tuple[Resource | None, list[Problem]]:
+    """Decode the resource that stands at ``base`` of a document; violations become problems with their lines."""
+    if not isinstance(data, Mapping):
+        return None, [document.problem(base, f"must be a resource (a mapping with type and name), not {data!r:.60}")]
+    try:
+        return decode(data), []
+    except InvalidError as error:
+        return None, [document.problem(_join(base, v.field), v.message) for v in error.violations]
+
+
+def refusals(proxy: OwnProxy) -> Iterator[tuple[str, str]]:
+    """What the builtin engine cannot carry, as (path in the document, message). Source: design section 1."""
+    kind, document = proxy.resource.key.kind, proxy.document
+    if kind not in KINDS:
+        yield "type", f"must be one of {', '.join(KINDS)}, not {kind}"
+        return
+    if proxy.vips and kind != "Dataplane":
+        yield "type", f"must be Dataplane for a proxy with vips: true, not {kind}"
+    if kind != "Dataplane" or proxy.engine is not Engine.BUILTIN:
+        return
+    networking = document.get("networking") or {}
+    for index, inbound in enumerate(networking.get("inbound") or ()):
+        at = f"networking.inbound[{index}]"
+        protocol = inbound.get("protocol") or (inbound.get("tags") or {}).get(label.PROTOCOL, "tcp")
+        if protocol in LAYER_7:
+            yield (
+                at,
+                (
+                    f"declares protocol {protocol}, but the builtin engine carries connections (L4); Envoy peers would"
+                    f" send it HTTP/2; use {label.PROTOCOL}: tcp"
+                ),
+            )
+        listen = (inbound.get("address") or networking.get("address"), inbound.get("port"))
+        # Kuma's defaults: the application is at the inbound's own address and port unless it says otherwise.
+        behind = (inbound.get("serviceAddress") or listen[0], inbound.get("servicePort") or listen[1])
+        if listen == behind:
+            yield (
+                at,
+                (
+                    f"would listen on {listen[0]}:{listen[1]}, where its own application is; set servicePort or"
+                    " serviceAddress to the application's"
+                ),
+            )
+    gateway = networking.get("gateway") or {}
+    if gateway.get("type") == "BUILTIN":
+        yield "networking.gateway.type", "BUILTIN needs Envoy; the builtin engine can be a DELEGATED gateway"
+
+
+def _read(path: Path, config: Document, at: str, show: Callable[[Path], str]) -> tuple[list[Document], list[Problem]]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8 text"
+        return [], [config.problem(at, f"cannot read {show(path)}: {reason}")]
+    documents, problems = parse(text, show(path))
+    if not problems and len(documents) != 1:
+        problems = [config.problem(at, f"{show(path)} must hold exactly one resource, not {len(documents)}")]
+    return documents[:1], problems
+
+
+def _duplicates(proxies: list[OwnProxy]) -> Iterator[Problem]:
+    first: dict[object, OwnProxy] = {}
+    owner: OwnProxy | None = None
+    for proxy in proxies:
+        before = first.setdefault(proxy.resource.key, proxy)
+        if before is not proxy:
+            message = f"{proxy.resource.key} is also at {before.source}:{before.line}; give it another name"
+            yield Problem(proxy.source, proxy.line, "proxies", message)
+        if proxy.vips and owner is not None:
+            message = f"vips: true is already at {owner.source}:{owner.line}; one Dataplane a process can own the VIPs"
+            yield Problem(proxy.source, proxy.line, "proxies", message)
+        owner = owner or (proxy if proxy.vips else None)
+
+
+def _join(base: str, field: str) -> str:
+    return f"{base}.{field}" if base and field else base or field
