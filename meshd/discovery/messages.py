@@ -1,0 +1,64 @@
+"""What the two ends of a delta discovery stream exchange, without its wire form."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Union
+
+Json = Union[None, bool, float, str, list["Json"], dict[str, "Json"]]  # noqa: UP007 a recursive alias needs strings
+"""A value of ``google.protobuf.Struct``: numbers are floats there."""
+
+WILDCARD = "*"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """Who is asking. ``metadata`` is on the first request of a stream only; a later one may carry the id alone."""
+
+    id: str
+    cluster: str = ""
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why a response was not applied (``google.rpc.Status``; KDS peers leave ``code`` at 0)."""
+
+    message: str
+    code: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaRequest:
+    """A subscription, an acknowledgement, or both.
+
+    ``nonce`` answers the response that carried it: with ``error`` it is a NACK, without an ACK. Empty: only a
+    subscription. ``initial_versions`` is what the asking end still holds from an earlier stream.
+    """
+
+    type_url: str
+    subscribe: tuple[str, ...] = ()
+    unsubscribe: tuple[str, ...] = ()
+    initial_versions: Mapping[str, str] = field(default_factory=dict)
+    nonce: str = ""
+    error: Rejection | None = None
+    node: Node | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One resource of a response. ``body`` is an encoded ``google.protobuf.Any``; equal versions are equal bodies."""
+
+    name: str
+    version: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaResponse:
+    """Added or changed resources and the names of removed ones. ``control_plane`` identifies the sending end."""
+
+    type_url: str
+    resources: tuple[Entry, ...] = ()
+    removed: tuple[str, ...] = ()
+    nonce: str = ""
+    control_plane: str = ""
