@@ -1,0 +1,98 @@
+"""What an operator decides about the resolver: its domain, where it listens, whom it asks, and its limits."""
+
+import ipaddress
+from dataclasses import dataclass
+
+from meshd.model.errors import InvalidError, Violation
+
+DNS_PORT = 53
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Address:
+    """An IP address and a port, as text and number; IPv6 without brackets."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str, default_port: int | None = None) -> Address:
+    """``192.0.2.1:53``, ``[2001:db8::1]:53`` or, if there is a default port, the address alone.
+
+    Raises:
+        ValueError: no IP address, no port, or one out of range; names the text.
+    """
+    host, bracket, rest = text.strip().partition("]")
+    if bracket:
+        host, port_text = host.removeprefix("["), rest.removeprefix(":")
+    elif text.count(":") == 1:
+        host, _, port_text = text.strip().partition(":")
+    else:
+        port_text = ""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        raise ValueError(f"{text!r}: {host!r} is no IP address; write it as 192.0.2.1:53 or [2001:db8::1]:53") from None
+    if not port_text and default_port is not None:
+        return Address(str(address), default_port)
+    if not (port_text.isascii() and port_text.isdigit() and int(port_text) <= 65535):
+        raise ValueError(f"{text!r}: {port_text!r} is no port; write a number from 0 to 65535")
+    return Address(str(address), int(port_text))
+
+
+@dataclass(frozen=True, slots=True)
+class DnsSettings:
+    """The resolver's configuration. Times are in seconds.
+
+    ``listen`` with port 0 lets the kernel choose (tests). ``max_outstanding`` bounds forwarded queries in flight, and
+    with them sockets and memory. ``own_thread`` gives the packets a thread of their own (docs/adr/004-one-loop.md).
+    """
+
+    domain: str = "mesh"
+    listen: Address = Address("127.0.0.1", 5653)
+    upstreams: tuple[Address, ...] = ()
+    max_outstanding: int = 512
+    max_tcp_connections: int = 256
+    tcp_idle_s: float = 10.0
+    own_thread: bool = True
+
+    def __post_init__(self) -> None:
+        problems = []
+        if not self.domain.strip(".") or any(not 0 < len(part) <= 63 for part in self.domain.split(".")):
+            problems.append(Violation("dnsServer.domain", f"{self.domain!r} is no domain; write it as mesh"))
+        problems += [
+            Violation(f"dnsServer.upstreams[{i}]", f"{upstream} is this resolver itself; name another server")
+            for i, upstream in enumerate(self.upstreams)
+            if upstream == self.listen
+        ]
+        problems += [
+            Violation(f"dnsServer.upstreams[{i}]", f"{upstream} has no port to send to; write one from 1 to 65535")
+            for i, upstream in enumerate(self.upstreams)
+            if upstream.port == 0
+        ]
+        if problems:
+            raise InvalidError("dnsServer", problems)
+
+
+def settings(domain: str, listen: str, upstreams: tuple[str, ...] | list[str]) -> DnsSettings:
+    """The settings from configuration text; an upstream without a port means port 53.
+
+    Raises:
+        InvalidError: with every violation found.
+    """
+    problems: list[Violation] = []
+    parsed: list[Address] = []
+    for field, text, port in [
+        ("dnsServer.listen", listen, None),
+        *((f"dnsServer.upstreams[{i}]", upstream, DNS_PORT) for i, upstream in enumerate(upstreams)),
+    ]:
+        try:
+            parsed.append(parse_address(text, port))
+        except ValueError as error:
+            problems.append(Violation(field, str(error)))
+    if problems:
+        raise InvalidError("dnsServer", problems)
+    return DnsSettings(domain=domain.strip(".").lower(), listen=parsed[0], upstreams=tuple(parsed[1:]))
