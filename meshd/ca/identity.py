@@ -4,7 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from meshd.kinds.dataplane import Dataplane
 from meshd.model import labels as label
+from meshd.model.resource import Resource
 
 UNRESERVED = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~"
 CANONICAL_PATH = frozenset(UNRESERVED + "$&+,/:;=@")
@@ -71,6 +73,32 @@ def identity_uris(mesh: str, tags: Mapping[str, Iterable[str]]) -> tuple[str, ..
         raise ValueError(f"mesh '{mesh}': a proxy without a {label.SERVICE} tag has no identity; add the tag")
     spiffe = [spiffe_uri(mesh, service) for service in services]
     return (*spiffe, *(tag_uri(tag, value) for tag in sorted(tags) for value in sorted(set(tags[tag]))))
+
+
+def dataplane_uris(dataplane: Resource) -> tuple[str, ...]:
+    """The URI SANs of a Dataplane: its tags, or its workload label as the service if no inbound has a service tag.
+
+    Raises:
+        ValueError: it has neither.
+    """
+    tags = tag_values(dataplane)
+    workload = dataplane.labels.get(label.WORKLOAD)
+    if not tags.get(label.SERVICE) and workload:
+        tags = {label.SERVICE: (workload,)}
+    return identity_uris(dataplane.key.mesh, tags)
+
+
+def tag_values(dataplane: Resource) -> dict[str, tuple[str, ...]]:
+    """Every tag of a Dataplane with all the values that any of its inbounds or its gateway has, both sorted."""
+    if not isinstance(dataplane.spec, Dataplane):
+        raise TypeError(f"{dataplane.key} is no Dataplane")
+    networking = dataplane.spec.networking
+    gateway = [networking.gateway.tags] if networking.gateway else []
+    values: dict[str, set[str]] = {}
+    for tags in (*(inbound.tags for inbound in networking.inbound), *gateway):
+        for tag, value in tags.items():
+            values.setdefault(tag, set()).add(value)
+    return {tag: tuple(sorted(values[tag])) for tag in sorted(values)}
 
 
 def egress_uris(mesh: str) -> tuple[str, ...]:

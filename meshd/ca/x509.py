@@ -174,8 +174,12 @@ def load_signer(pair: KeyPair) -> Signer:
     return Signer(certificates[0], key, chain_pem)
 
 
+@functools.lru_cache(maxsize=256)
 def check_pair(pair: KeyPair) -> tuple[Violation, ...]:
-    """Everything that keeps a pair from being the CA of a mesh (SPIFFE X509-SVID rules, as Kuma checks them)."""
+    """Everything that keeps a pair from being the CA of a mesh (SPIFFE X509-SVID rules, as Kuma checks them).
+
+    Fields are ``cert``, ``cert[0]``, ``key``. Cached, as the same few pairs are asked about again and again.
+    """
     violations: list[Violation] = []
     certificates: tuple[x509.Certificate, ...] = ()
     try:
