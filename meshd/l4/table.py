@@ -3,7 +3,6 @@
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from meshd.model.errors import Violation
@@ -12,9 +11,6 @@ from meshd.topology.view import Endpoint, MeshView
 
 KUMA_ALPN = "kuma"
 """The one protocol that mesh mTLS offers; it tells mesh TLS from an application's own (reference/dataplane.md 3.4)."""
-
-EGRESS_SERVICE = "zone-egress"
-"""The service name in the identity of every ZoneEgress (reference/dataplane.md 3.4)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,15 +217,9 @@ class RouteTable:
 
 
 EMPTY = RouteTable()
-NO_ROUTES: Mapping[bytes, Cluster | ExternalRoute] = MappingProxyType({})
 
 
 def service_sni(service: str, mesh: str, tags: Mapping[str, str] | None = None) -> bytes:
     """Kuma's SNI of a legacy service: ``web{mesh=default}``, further tags sorted in (reference/dataplane.md 3.4)."""
     inside = {**(tags or {}), "mesh": mesh}
     return f"{service}{{{','.join(f'{k}={inside[k]}' for k in sorted(inside))}}}".encode()
-
-
-def spiffe_uri(mesh: str, service: str) -> str:
-    """The identity of a service in a mesh."""
-    return f"spiffe://{mesh}/{service}"
