@@ -87,11 +87,16 @@ def parse_listen(value: Any) -> str:
 
 def parse_upstream(value: Any) -> str:
     """``IP`` or ``IP:port`` of a DNS server, with the port made explicit."""
-    host, port = split_host_port(value if isinstance(value, str) else "", default_port=53)
-    host = parse_interface(host)
+    try:
+        host, port = split_host_port(value if isinstance(value, str) else "", default_port=53)
+        address = ip_address(host)
+    except ValueError:
+        raise ValueError(
+            f"must be the IP address of a DNS server, such as 10.0.0.2 or 10.0.0.2:53, not {value!r}"
+        ) from None
     if port == 0:
         raise ValueError(f"must have a port above 0, not {value!r}")
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
 
 
 def parse_domain(value: Any) -> str:

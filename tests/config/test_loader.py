@@ -1,0 +1,268 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from meshd.config import ConfigErrors, Mode, load_files
+from meshd.config.document import parse
+from meshd.model import labels as label
+from tests.config.support import HOME, decode, load, problems
+
+ZONE = """\
+mode: zone
+multizone:
+  zone:
+    name: zone-a
+    globalAddress: grpcs://global.example:5685
+    kds: {rootCaFile: ca.pem, tokenFile: ../zone.token}
+store: {type: sqlite, sqlite: {path: var/zone.db}}
+dnsServer: {domain: Mesh., CIDR: 127.1.0.0/16, listen: "127.0.0.1:5653", upstreams: [10.0.0.2, "10.0.0.3:54"]}
+general: {drainTime: 1m30s}
+"""
+
+
+def test_a_zone_has_what_its_file_says(tmp_path):
+    (loaded,) = load(tmp_path, ZONE)
+    config = loaded.config
+    assert config.mode is Mode.ZONE
+    assert config.is_federated
+    assert config.zone_name == "zone-a"
+    assert config.dns_server.domain == "mesh"
+    assert config.dns_server.upstreams == ("10.0.0.2:53", "10.0.0.3:54")
+    assert config.general.drain_time.total_seconds() == 90
+    assert loaded.warnings == ()
+
+
+def test_relative_paths_are_relative_to_the_file(tmp_path, monkeypatch):
+    monkeypatch.chdir("/")
+    (loaded,) = load(tmp_path, ZONE)
+    assert loaded.config.sqlite_path == tmp_path / "var/zone.db"
+    assert loaded.config.multizone.zone.kds.token_file == tmp_path.parent / "zone.token"
+
+
+def test_an_empty_file_is_a_standalone_zone_with_defaults(tmp_path):
+    (loaded,) = load(tmp_path, "")
+    assert not loaded.config.is_global
+    assert not loaded.config.is_federated
+    assert loaded.config.state_dir == Path("/home/somebody/.meshd/zone-default")
+    assert loaded.config.sqlite_path == Path("/home/somebody/.meshd/zone-default/meshd.db")
+
+
+def test_systemd_names_the_state_directory(tmp_path):
+    (loaded,) = load(tmp_path, "mode: zone", env={"STATE_DIRECTORY": "/var/lib/meshd:/var/lib/other"})
+    assert loaded.config.general.work_dir == Path("/var/lib/meshd")
+
+
+def test_no_home_is_said(tmp_path):
+    path = tmp_path / "zone.yaml"
+    path.write_text("mode: zone")
+    with pytest.raises(ConfigErrors, match=r"general\.workDir: is required: neither STATE_DIRECTORY nor HOME"):
+        load_files([path], {}, decode)
+
+
+BROKEN = """\
+mode: zoen
+stoer: {}
+dpServer: {port: 1}
+apiServer:
+  http: {prot: 5, port: "80"}
+  https: 7
+multizone:
+  zone:
+    nam: x
+    globalAddress: foo
+    kds: {tlsSkipVerify: "yes"}
+dnsServer:
+  CIDR: 300.0.0.0/8
+  listen: x:1
+  upstreams: ["1.1.1.1", five]
+  domain: "-"
+  serviceVipPort: 0
+general: {drainTime: -5s}
+logging: {level: loud}
+store: {type: postgres}
+proxies: [{engine: builtin, fil: x}, 7]
+"""
+
+
+def test_every_error_shows_at_once_with_line_and_suggestion(tmp_path):
+    assert problems(tmp_path, BROKEN, "- a list", env={"MESHD_API_SERVER_HTTP_PROT": "1"}) == [
+        "0.yaml:1: mode: must be global or zone, not 'zoen'",
+        "0.yaml:2: stoer: is no setting; did you mean 'store'?",
+        "0.yaml:3: dpServer: is a section of Kuma's that this version of meshd does not have; remove it",
+        "0.yaml:5: apiServer.http.port: must be a whole number, not '80'",
+        "0.yaml:5: apiServer.http.prot: is no setting; did you mean 'port'?",
+        "0.yaml:6: apiServer.https: must be a mapping of settings, not 7",
+        "0.yaml:9: multizone.zone.nam: is no setting; did you mean 'name'?",
+        "0.yaml:10: multizone.zone.globalAddress: must be grpcs://HOST:PORT (or grpc:// without TLS), not 'foo'",
+        "0.yaml:11: multizone.zone.kds.tlsSkipVerify: must be true or false, not 'yes'",
+        (
+            "0.yaml:13: dnsServer.CIDR: must be a CIDR such as 10.1.0.0/16, not '300.0.0.0/8' ('300.0.0.0/8' does not"
+            " appear to be an IPv4 or IPv6 network)"
+        ),
+        "0.yaml:14: dnsServer.listen: must be an IP address to bind, such as 127.0.0.1 or 0.0.0.0, not 'x'",
+        (
+            "0.yaml:15: dnsServer.upstreams[1]: must be the IP address of a DNS server, such as 10.0.0.2 or 10.0.0.2:53,"
+            " not 'five'"
+        ),
+        "0.yaml:16: dnsServer.domain: must be a DNS domain such as mesh, not '-'",
+        "0.yaml:17: dnsServer.serviceVipPort: must be a port number up to 65535, not 0",
+        "0.yaml:18: general.drainTime: must not be negative: '-5s'",
+        "0.yaml:19: logging.level: must be debug, info, warning or error, not 'loud'",
+        "0.yaml:20: store.type: postgres is not available in this version of meshd; use sqlite or memory",
+        "0.yaml:21: proxies[0].fil: is no setting; did you mean 'file'?",
+        "0.yaml:21: proxies[1]: must be a mapping of settings, not 7",
+        "1.yaml:1: must be a mapping of settings, not ['a list']",
+        "environment: MESHD_API_SERVER_HTTP_PROT: names no setting; did you mean 'MESHD_API_SERVER_HTTP_PORT'?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: b: c", "0.yaml:1: is not valid YAML: mapping values are not allowed in this context"),
+        ("mode: zone\nmode: global", "0.yaml:2: mode: is given twice (first on line 1); remove one"),
+        ("mode: zone\n---\nmode: global", "0.yaml: must hold one configuration, not 2 documents"),
+        ("? [a]\n: 1", "0.yaml:1: has a key that is not plain text"),
+        ("mode: standalone", "0.yaml:1: mode: standalone is Kuma's old word; use mode: zone"),
+        ("environment: kubernetes", "0.yaml:1: environment: must be universal, not 'kubernetes'"),
+        (("a: &a [1,1,1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\n"
+         "d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]"), "is refused: nested deeper than"),
+        ("[" * 100 + "]" * 100, "is refused: nested deeper than 64"),
+        ("mode: zone\nmultizone: {global: {kds: {grpcPort: 1}}}",
+         "0.yaml:2: multizone.global: is for mode: global only; this role is mode: zone; remove it"),
+        ("mode: global\nmultizone: {global: {kds: {tlsEnabled: false}}}\nproxies: []",
+         "0.yaml:3: proxies: is for mode: zone only"),
+        ("mode: global", "0.yaml:1: multizone.global.kds.tlsEnabled: needs multizone.global.kds.tlsCertFile"),
+        ("mode: global\nmultizone: {global: {kds: {tlsEnabled: false, tlsKeyFile: k}}}",
+         "tlsKeyFile: does nothing while multizone.global.kds.tlsEnabled is false"),
+        ("store: {type: memory, sqlite: {path: x}}", "store.sqlite.path: does nothing with store.type: memory"),
+        ("apiServer: {http: {enabled: false}}", "leaves the API without a server"),
+        ("apiServer: {https: {enabled: true}}", "apiServer.https.enabled: needs apiServer.https.tlsCertFile"),
+        ("general: {tlsCertFile: x, tlsKeyFile: y}", "general.tlsCertFile: does nothing: no server"),
+        ("multizone: {zone: {kds: {tokenFile: x}}}", "tokenFile: does nothing without multizone.zone.globalAddress"),
+        ("multizone: {zone: {allowZonePolicies: true}}", "does nothing in a standalone zone"),
+        ("multizone: {zone: {globalAddress: 'grpc://g:1'}}", "multizone.zone.name: is required with globalAddress"),
+        ("multizone: {zone: {name: a, globalAddress: 'grpc://g:1', kds: {rootCaFile: x}}}",
+         "rootCaFile: does nothing with grpc://"),
+        ("multizone: {zone: {name: a, globalAddress: 'grpcs://g:1', kds: {rootCaFile: x, tlsSkipVerify: true}}}",
+         "tlsSkipVerify: contradicts rootCaFile"),
+        ("multizone: {zone: {name: a, globalAddress: 'grpcs://me:pw@g:1'}}", "must be grpcs://HOST:PORT"),
+        ("multizone: {zone: {name: Zone_A}}", "multizone.zone.name: must be a DNS label"),
+        ("dnsServer: {CIDR: 127.0.0.0/16}", "dnsServer.CIDR: must not overlap 127.0.0.0/24"),
+        ("dnsServer: {CIDR: 'fd00::/64'}", "dnsServer.CIDR: must be an IPv4 CIDR"),
+        ("multizone: {zone: {name: a, globalAddress: 'grpc://127.0.0.1:1'}}\ndefaults: {skipMeshCreation: true}",
+         "defaults.skipMeshCreation: does nothing in a federated zone"),
+    ],
+)  # fmt: skip
+def test_one_mistake(tmp_path, text, expected):
+    assert any(expected in line for line in problems(tmp_path, text)), problems(tmp_path, text)
+
+
+def test_a_missing_file_is_said_beside_the_others(tmp_path):
+    with pytest.raises(ConfigErrors) as caught:
+        load_files([tmp_path / "none.yaml", tmp_path], HOME, decode)
+    assert [p.message for p in caught.value.problems] == [
+        "cannot read: Is a directory",
+        "cannot read: No such file or directory",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("apiServer: {http: {interface: 0.0.0.0}}", "apiServer.http.interface"),
+        ("mode: global\nmultizone: {global: {kds: {tlsEnabled: false}}}", "multizone.global.kds.tlsEnabled"),
+        (("mode: global\nmultizone: {global: {kds: {tlsEnabled: false, interface: 127.0.0.1,"
+         " unauthenticatedZones: [{name: legacy, cidr: 10.1.0.0/16}]}}}"),
+         "multizone.global.kds.unauthenticatedZones[0]"),
+        ("multizone: {zone: {name: a, globalAddress: 'grpc://g:1', kds: {tokenFile: t}}}",
+         "multizone.zone.globalAddress"),
+        ("multizone: {zone: {name: a, globalAddress: 'grpcs://g:1', kds: {tokenFile: t, tlsSkipVerify: true}}}",
+         "multizone.zone.kds.tlsSkipVerify"),
+        ("multizone: {zone: {name: a, globalAddress: 'grpcs://g:1'}}", "multizone.zone.kds.tokenFile"),
+        ("proxies: [{vips: true, resource: {type: Dataplane, mesh: default, name: vm}}]", "dnsServer.CIDR"),
+    ],
+)  # fmt: skip
+def test_what_is_allowed_but_dangerous_is_a_warning(tmp_path, text, key):
+    (loaded,) = load(tmp_path, text)
+    assert [p.key for p in loaded.warnings] == [key]
+
+
+def test_proxies_come_from_a_file_and_inline_and_carry_the_label(tmp_path):
+    (tmp_path / "ingress.yaml").write_text("type: ZoneIngress\nname: in\nnetworking: {address: 127.0.0.1, port: 7}\n")
+    text = """\
+proxies:
+  - file: ingress.yaml
+  - vips: true
+    resource:
+      type: Dataplane
+      mesh: default
+      name: vm-7
+      networking: {address: 127.0.0.1, gateway: {type: DELEGATED, tags: {kuma.io/service: vm-7}}}
+dnsServer: {CIDR: 127.9.0.0/16}
+"""
+    (loaded,) = load(tmp_path, text)
+    ingress, vm = loaded.proxies
+    assert ingress.resource.labels[label.MANAGED_BY_FILE] == "true"
+    assert list(ingress.listens()) == [("networking.port", "127.0.0.1", 7)]
+    assert (ingress.source, ingress.line) == (str(tmp_path / "ingress.yaml"), 1)
+    assert vm.vips
+    assert vm.line == 4
+    assert str(vm.resource.key) == "Dataplane default/vm-7"
+
+
+def dataplane(inbound, gateway=""):
+    return (
+        f"proxies: [{{resource: {{type: Dataplane, mesh: default, name: d, networking:"
+        f" {{address: 10.0.0.1, inbound: [{inbound}]{gateway}}}}}}}]"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("proxies: [{engine: envoy, resource: {type: ZoneIngress, name: i}}]", "envoy is not available in this"),
+        ("proxies: [{}]", "proxies[0]: needs exactly one of file and resource"),
+        ("proxies: [{file: x, resource: {}}]", "proxies[0]: needs exactly one of file and resource"),
+        ("proxies: [{file: none.yaml}]", "proxies[0].file: cannot read"),
+        ("proxies: [{resource: {type: Mesh, name: m}}]", "resource.type: must be one of Dataplane"),
+        ("proxies: [{resource: {type: ZoneIngress}}]", "proxies[0].resource.name: is required"),
+        ("proxies: [{vips: true, resource: {type: ZoneIngress, name: i}}]", "must be Dataplane for a proxy with vips"),
+        ("proxies:\n- resource: {type: ZoneIngress, name: i}\n- resource: {type: ZoneIngress, name: i}",
+         "0.yaml:3: proxies: ZoneIngress i is also at"),
+        (("proxies:\n- {vips: true, resource: {type: Dataplane, name: a, mesh: d}}\n"
+         "- {vips: true, resource: {type: Dataplane, name: b, mesh: d}}"), "0.yaml:3: proxies: vips: true is already"),
+        (dataplane("{port: 80, servicePort: 81, tags: {kuma.io/protocol: http}}"), "declares protocol http"),
+        (dataplane("{port: 80, servicePort: 81, protocol: grpc}"), "declares protocol grpc"),
+        (dataplane("{port: 80}"), "inbound[0]: would listen on 10.0.0.1:80, where its own application is"),
+        (dataplane("{port: 80, servicePort: 80, serviceAddress: 10.0.0.1}"), "where its own application is"),
+        (dataplane("", ", gateway: {type: BUILTIN}"), "BUILTIN needs Envoy"),
+    ],
+)  # fmt: skip
+def test_a_proxy_that_cannot_run_is_refused(tmp_path, text, expected):
+    assert any(expected in line for line in problems(tmp_path, text)), problems(tmp_path, text)
+
+
+def test_a_violation_in_a_proxy_file_has_that_files_line(tmp_path):
+    (tmp_path / "in.yaml").write_text("type: ZoneIngress\nname: in\nnetworking:\n  port: many\n")
+    assert problems(tmp_path, "proxies: [{file: in.yaml}]") == [
+        "in.yaml:4: networking.port: must be a number, not 'many'"
+    ]
+
+
+def test_an_error_from_the_environment_names_the_variable(tmp_path):
+    env = {"MESHD_DNS_SERVER_CIDR": "127.0.0.0/8", "MESHD_API_SERVER_HTTP_PORT": "99999"}
+    assert problems(tmp_path, "apiServer: {http: {port: 1}}", env=env) == [
+        "environment: MESHD_API_SERVER_HTTP_PORT: (apiServer.http.port) must be a port number up to 65535, not 99999"
+    ]
+    del env["MESHD_API_SERVER_HTTP_PORT"]
+    assert problems(tmp_path, "", env=env)[0].startswith("environment: MESHD_DNS_SERVER_CIDR: (dnsServer.CIDR) must")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.one_of(st.text(max_size=200), st.text(alphabet="ab:{}[]&*!\n -'\"?|>%#", max_size=80)))
+def test_any_text_parses_or_is_a_problem(text):
+    documents, problems = parse(text, "x")
+    assert problems or all(d.data is not None for d in documents)
