@@ -1,0 +1,110 @@
+"""From a mesh's view to the table of its names: incremental, a changed VIP costs only its own names."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from types import MappingProxyType
+
+from meshd.dns.table import NameTable, empty_table
+from meshd.dns.wire import name_to_wire
+from meshd.topology.view import MeshView, Vip
+
+NO_VIPS: Mapping[str, Vip] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """A table and what it was made of, so that the next one can be made of the differences.
+
+    ``vips`` are the view's, by key; of these the *answered* ones have a bound port. ``claims`` has, for each name in
+    wire form, the keys of the answered VIPs that want it; the first gets it. ``refused`` says for each name that DNS
+    cannot carry why it is left out.
+    """
+
+    table: NameTable
+    domain: str
+    vips: Mapping[str, Vip]
+    bound_ports: frozenset[int] | None
+    claims: Mapping[bytes, tuple[str, ...]]
+    refused: Mapping[str, str]
+
+
+def start(domain: str, *, recursive: bool) -> Rendering:
+    """The rendering of nothing: every name under the domain is NXDOMAIN."""
+    return Rendering(empty_table(domain, recursive=recursive), domain.strip(".").lower(), NO_VIPS, None, {}, {})
+
+
+def names(
+    view: MeshView, bound_ports: frozenset[int] | None, *, domain: str = "mesh", recursive: bool = False
+) -> NameTable:
+    """The table of a view from scratch; ``updated`` gives the same from the differences."""
+    return updated(start(domain, recursive=recursive), view.vips, bound_ports).table
+
+
+def updated(previous: Rendering, vips: Mapping[str, Vip], bound_ports: frozenset[int] | None) -> Rendering:
+    """The rendering of these VIPs, built from the previous one.
+
+    ``bound_ports`` are the ports on which the owner of the VIPs listens: a VIP without any of its ports among them is
+    not answered, since nothing would take the connection. None: nobody owns VIPs in this process, so all are answered
+    (Envoys take the connections).
+    """
+    same_ports = bound_ports == previous.bound_ports
+    before = {
+        key: old
+        for key, old in previous.vips.items()
+        if not same_ports or (vips.get(key) is not old and vips.get(key) != old)
+    }
+    after = {
+        key: new
+        for key, new in vips.items()
+        if not same_ports or (previous.vips.get(key) is not new and previous.vips.get(key) != new)
+    }
+    if not before and not after:
+        return previous
+    claims, refused = dict(previous.claims), dict(previous.refused)
+    affected: dict[bytes, None] = {}
+    for key, old in before.items():
+        for name in answered_names(old, previous.bound_ports):
+            wire_name = wire_or_none(name, {})
+            if wire_name is None:
+                refused.pop(name, None)
+                continue
+            affected[wire_name] = None
+            claims[wire_name] = tuple(k for k in claims[wire_name] if k != key)
+    for key, new in after.items():
+        for name in answered_names(new, bound_ports):
+            wire_name = wire_or_none(name, refused)
+            if wire_name is not None:
+                affected[wire_name] = None
+                claims[wire_name] = ranked((*claims.get(wire_name, ()), key), name, previous.domain)
+    changes: dict[bytes, IPv4Address | None] = {}
+    for wire_name in affected:
+        changes[wire_name] = vips[claims[wire_name][0]].address if claims[wire_name] else None
+        if not claims[wire_name]:
+            del claims[wire_name]
+    return Rendering(previous.table.changed(changes), previous.domain, vips, bound_ports, claims, refused)
+
+
+def answered_names(vip: Vip, bound_ports: frozenset[int] | None) -> tuple[str, ...]:
+    """The names of a VIP that may be told to clients; each once."""
+    if bound_ports is not None and bound_ports.isdisjoint(vip.ports):
+        return ()
+    return tuple(dict.fromkeys(vip.names))
+
+
+def ranked(keys: tuple[str, ...], name: str, domain: str) -> tuple[str, ...]:
+    """The VIPs that claim a name, rightful owner first.
+
+    A service ``a.b`` and a service ``a_b`` both want ``a.b.mesh``; the one that is called so gets it, then the alphabet
+    decides.
+    """
+    return tuple(sorted(set(keys), key=lambda key: (name.lower() not in (key.lower(), f"{key}.{domain}".lower()), key)))
+
+
+def wire_or_none(name: str, refused: dict[str, str]) -> bytes | None:
+    """The name in wire form; None, and the reason in ``refused``, if DNS cannot carry it."""
+    try:
+        return name_to_wire(name)
+    except ValueError as error:
+        refused[name] = str(error)
+        return None
