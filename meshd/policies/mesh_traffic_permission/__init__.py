@@ -1,0 +1,28 @@
+"""MeshTrafficPermission: which clients may use an inbound, or an external service through an egress.
+
+``spec.py`` is what a user writes, ``validate.py`` what the schema cannot say, ``permit.py`` the decision. README.md
+tells users.
+"""
+
+from meshd.model.resource_type import Flow, ResourceType, Scope
+from meshd.policies import Policy
+from meshd.policies.mesh_traffic_permission.permit import permit_for
+from meshd.policies.mesh_traffic_permission.spec import MeshTrafficPermission
+from meshd.policies.mesh_traffic_permission.validate import validate
+
+TYPE = ResourceType(
+    kind="MeshTrafficPermission",
+    path="meshtrafficpermissions",
+    short="mtp",
+    scope=Scope.MESH,
+    flow=Flow.GLOBAL_TO_ZONE | Flow.ZONE_TO_GLOBAL | Flow.ACROSS_ZONES | Flow.ZONE_LOCAL | Flow.HASHED,
+    spec=MeshTrafficPermission,
+    doc="Which clients may connect to which services.",
+    flat=False,
+    validate=validate,
+    is_policy=True,
+)
+
+POLICY = Policy(type=TYPE, order=1100, permit_for=permit_for)
+
+__all__ = ["POLICY", "TYPE", "MeshTrafficPermission", "permit_for"]
