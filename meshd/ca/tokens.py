@@ -135,9 +135,7 @@ def verify(token: str, keys: KeyRing, now: datetime) -> Json:
     try:
         claims = jwt.decode(token, public_key_for(kid, keys), algorithms=[ALGORITHM], options=SIGNATURE_ONLY)
     except jwt.InvalidSignatureError:
-        raise DeniedError(
-            f"signature of the {keys.what} is not by key '{kid}' ({keys.where.format(kid=kid)})"
-        ) from None
+        raise DeniedError(f"signature of the {keys.what} is not by key '{kid}' ({place(keys, kid)})") from None
     except (jwt.PyJWTError, ValueError, TypeError, RecursionError):
         raise DeniedError(f"{keys.what} is damaged: its payload is not a JSON object") from None
     check_times(claims, keys, now)
@@ -187,12 +185,17 @@ def public_key_for(kid: str, keys: KeyRing) -> rsa.RSAPublicKey:
     """The key that a token names."""
     data = keys.public.get(kid)
     if data is None:
-        place = keys.where.format(kid=shown(kid).strip("'"))
-        raise DeniedError(f"there is no signing key {shown(kid)} ({place}); if the key was rotated, issue a new token")
+        where = place(keys, shown(kid).strip("'"))
+        raise DeniedError(f"there is no signing key {shown(kid)} ({where}); if the key was rotated, issue a new token")
     try:
         return rsa_pem.public_key(data)
     except ValueError as error:
-        raise DeniedError(f"{keys.where.format(kid=kid)} {error}; put a right one there") from None
+        raise DeniedError(f"{place(keys, kid)} {error}; put a right one there") from None
+
+
+def place(keys: KeyRing, kid: str) -> str:
+    """Where the key of a serial is, or should be. No format string: mesh names in it come from peers."""
+    return keys.where.replace("{kid}", kid)
 
 
 def check_times(claims: Json, keys: KeyRing, now: datetime) -> None:
