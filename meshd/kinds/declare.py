@@ -16,6 +16,8 @@ from meshd.kinds.zone_egress import ZoneEgress
 from meshd.kinds.zone_ingress import ZoneIngress
 from meshd.kinds.zone_insight import ZoneInsight
 from meshd.model.resource_type import Flow, ResourceType, Scope
+from meshd.proto.kuma.mesh import v1alpha1 as mesh_proto
+from meshd.proto.kuma.system import v1alpha1 as system_proto
 
 _FROM_GLOBAL = Flow.GLOBAL_TO_ZONE
 _FROM_ZONE = Flow.ZONE_TO_GLOBAL | Flow.ZONE_LOCAL
@@ -28,6 +30,8 @@ KINDS: tuple[ResourceType, ...] = (
         scope=Scope.GLOBAL,
         flow=_FROM_GLOBAL,
         spec=Mesh,
+        message=mesh_proto.Mesh,
+        message_name="kuma.mesh.v1alpha1.Mesh",
         doc="An isolated set of services with its own certificate authority.",
     ),
     ResourceType(
@@ -37,6 +41,8 @@ KINDS: tuple[ResourceType, ...] = (
         scope=Scope.GLOBAL,
         flow=Flow.ZONE_LOCAL,
         spec=Zone,
+        message=system_proto.Zone,
+        message_name="kuma.system.v1alpha1.Zone",
         doc="A zone that may join the global; not synced, each control plane keeps its own.",
     ),
     ResourceType(
@@ -45,6 +51,8 @@ KINDS: tuple[ResourceType, ...] = (
         scope=Scope.GLOBAL,
         flow=Flow.ZONE_LOCAL,
         spec=ZoneInsight,
+        message=system_proto.ZoneInsight,
+        message_name="kuma.system.v1alpha1.ZoneInsight",
         read_only=True,
         doc="What the global saw of a zone; not synced.",
     ),
@@ -55,6 +63,8 @@ KINDS: tuple[ResourceType, ...] = (
         scope=Scope.MESH,
         flow=_FROM_ZONE,
         spec=Dataplane,
+        message=mesh_proto.Dataplane,
+        message_name="kuma.mesh.v1alpha1.Dataplane",
         doc="One instance of one or more services, or a gateway.",
     ),
     ResourceType(
@@ -63,6 +73,8 @@ KINDS: tuple[ResourceType, ...] = (
         scope=Scope.MESH,
         flow=_FROM_ZONE,
         spec=DataplaneInsight,
+        message=mesh_proto.DataplaneInsight,
+        message_name="kuma.mesh.v1alpha1.DataplaneInsight",
         read_only=True,
         doc="What the zone saw of a Dataplane's proxy.",
     ),
@@ -74,6 +86,8 @@ KINDS: tuple[ResourceType, ...] = (
         scope=Scope.GLOBAL,
         flow=_FROM_ZONE | Flow.ACROSS_ZONES | Flow.HASHED,
         spec=ZoneIngress,
+        message=mesh_proto.ZoneIngress,
+        message_name="kuma.mesh.v1alpha1.ZoneIngress",
         doc="The proxy through which other zones reach the services of this one.",
     ),
     ResourceType(
@@ -82,6 +96,8 @@ KINDS: tuple[ResourceType, ...] = (
         scope=Scope.GLOBAL,
         flow=_FROM_ZONE,
         spec=ZoneIngressInsight,
+        message=mesh_proto.ZoneIngressInsight,
+        message_name="kuma.mesh.v1alpha1.ZoneIngressInsight",
         read_only=True,
         doc="What the zone saw of a ZoneIngress.",
     ),
@@ -92,6 +108,8 @@ KINDS: tuple[ResourceType, ...] = (
         scope=Scope.GLOBAL,
         flow=_FROM_ZONE,
         spec=ZoneEgress,
+        message=mesh_proto.ZoneEgress,
+        message_name="kuma.mesh.v1alpha1.ZoneEgress",
         doc="The proxy through which a zone reaches other zones and external services.",
     ),
     ResourceType(
@@ -100,6 +118,8 @@ KINDS: tuple[ResourceType, ...] = (
         scope=Scope.GLOBAL,
         flow=_FROM_ZONE,
         spec=ZoneEgressInsight,
+        message=mesh_proto.ZoneEgressInsight,
+        message_name="kuma.mesh.v1alpha1.ZoneEgressInsight",
         read_only=True,
         doc="What the zone saw of a ZoneEgress.",
     ),
@@ -109,6 +129,8 @@ KINDS: tuple[ResourceType, ...] = (
         scope=Scope.MESH,
         flow=_FROM_GLOBAL | Flow.HASHED,
         spec=ExternalService,
+        message=mesh_proto.ExternalService,
+        message_name="kuma.mesh.v1alpha1.ExternalService",
         doc="Something outside the mesh that has a name inside it.",
     ),
     ResourceType(
@@ -117,6 +139,8 @@ KINDS: tuple[ResourceType, ...] = (
         scope=Scope.MESH,
         flow=_FROM_GLOBAL | Flow.ZONE_LOCAL,
         spec=Secret,
+        message=system_proto.Secret,
+        message_name="kuma.system.v1alpha1.Secret",
         admin_only=True,
         doc="A key, certificate or token of a mesh.",
     ),
@@ -127,6 +151,8 @@ KINDS: tuple[ResourceType, ...] = (
         scope=Scope.GLOBAL,
         flow=_FROM_GLOBAL | Flow.ZONE_LOCAL,
         spec=Secret,
+        message=system_proto.Secret,
+        message_name="kuma.system.v1alpha1.Secret",
         admin_only=True,
         doc="A key, certificate or token of the control planes.",
     ),
@@ -136,6 +162,8 @@ KINDS: tuple[ResourceType, ...] = (
         scope=Scope.GLOBAL,
         flow=_FROM_GLOBAL | Flow.ZONE_LOCAL,
         spec=Config,
+        message=system_proto.Config,
+        message_name="kuma.system.v1alpha1.Config",
         doc="A piece of a control plane's own state; it has no REST path.",
     ),
     ResourceType(
@@ -144,6 +172,8 @@ KINDS: tuple[ResourceType, ...] = (
         scope=Scope.GLOBAL,
         flow=Flow.NONE,
         spec=MeshInsight,
+        message=mesh_proto.MeshInsight,
+        message_name="kuma.mesh.v1alpha1.MeshInsight",
         read_only=True,
         doc="Counts of what a mesh has; computed.",
     ),
@@ -153,6 +183,8 @@ KINDS: tuple[ResourceType, ...] = (
         scope=Scope.MESH,
         flow=_FROM_GLOBAL | Flow.HASHED,
         spec=ServiceInsight,
+        message=mesh_proto.ServiceInsight,
+        message_name="kuma.mesh.v1alpha1.ServiceInsight",
         read_only=True,
         doc="The state of a mesh's services; computed on the global and sent to zones.",
     ),

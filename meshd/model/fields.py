@@ -30,6 +30,10 @@ def _read_bytes(value: Any) -> Any:
     return _only(value, bytes, "base64 text")
 
 
+def _read_uint64(value: Any) -> Any:
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+
+
 def _only(value: Any, wanted: type, hint: str) -> Any:
     if not isinstance(value, wanted):
         raise ValueError(f"must be {hint}, not {value!r}")  # noqa: TRY004 - pydantic collects ValueErrors only
@@ -72,7 +76,10 @@ def format_bytes(data: bytes) -> str:
 
 
 UInt32 = Annotated[int, Field(ge=0, le=2**32 - 1)]
-UInt64 = Annotated[int, Field(ge=0, le=2**64 - 1)]
+UInt64 = Annotated[
+    int, BeforeValidator(_read_uint64), Field(ge=0, le=2**64 - 1), PlainSerializer(str, when_used="json")
+]
+"""Decimal text in JSON, as protobuf's JSON has 64-bit numbers."""
 Tags = Mapping[str, str]
 NO_TAGS: Tags = {}
 """The default of tags; pydantic copies it for every instance."""
