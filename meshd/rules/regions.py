@@ -62,6 +62,10 @@ class Rule(Generic[ConfT]):
     origins: tuple[Origin, ...]
 
 
+Group = tuple[Entry[ConfT], ...]
+"""Entries that may be about one proxy, directly or by way of another."""
+
+
 def entries(
     policies: Sequence[Resource], items: Callable[[Spec], Sequence[tuple[TargetRef, ConfT]]]
 ) -> tuple[Entry[ConfT], ...]:
@@ -82,22 +86,34 @@ def conf_of(listed: Sequence[Entry[ConfT]], tags: Mapping[str, str]) -> Rule[Con
     return Rule(region, merge_confs([entry.conf for entry in about]), tuple(entry.origin for entry in about))
 
 
-def confs_of_client(listed: Sequence[Entry[ConfT]], tags: Mapping[str, Collection[str]]) -> Iterator[Rule[ConfT]]:
+def connected(listed: Sequence[Entry[ConfT]]) -> tuple[Group[ConfT], ...]:
+    """The entries in groups, each in the order given; two whose tags do not contradict each other are in one group."""
+    groups: list[list[int]] = []
+    for index, entry in enumerate(listed):
+        touched = [g for g in groups if any(_compatible(entry.tags, listed[other].tags) for other in g)]
+        joined = sorted({index, *(i for g in touched for i in g)})
+        groups = [g for g in groups if g not in touched] + [joined]
+    return tuple(tuple(listed[i] for i in group) for group in groups)
+
+
+def confs_of_client(groups: Sequence[Group[ConfT]], tags: Mapping[str, Collection[str]]) -> Iterator[Rule[ConfT]]:
     """What a client gets in each region it is in; several only if it has several values of one tag.
 
-    The values of a tag that no entry names do not count. Yields in the order of the sorted values, at most
-    ``MAX_REGIONS``: a client that claims to be more things at once is not looked at further.
+    ``groups`` are ``connected(entries)``. The values of a tag that no entry of a group names do not count in it.
+    Yields in the order of the sorted values, at most ``MAX_REGIONS`` a group: a client that claims to be more things
+    at once is not looked at further.
     """
-    named: dict[str, set[str]] = {}
-    for entry in listed:
-        for key, value in entry.tags.items():
-            named.setdefault(key, set()).add(value)
-    choices = {key: sorted(values & set(tags.get(key, ()))) for key, values in sorted(named.items())}
-    keys = [key for key, values in choices.items() if values]
-    for values in islice(product(*(choices[key] for key in keys)), MAX_REGIONS):
-        rule = conf_of(listed, dict(zip(keys, values, strict=True)))
-        if rule is not None:
-            yield rule
+    for group in groups:
+        named: dict[str, set[str]] = {}
+        for entry in group:
+            for key, value in entry.tags.items():
+                named.setdefault(key, set()).add(value)
+        choices = {key: sorted(values & set(tags.get(key, ()))) for key, values in sorted(named.items())}
+        keys = [key for key, values in choices.items() if values]
+        for values in islice(product(*(choices[key] for key in keys)), MAX_REGIONS):
+            rule = conf_of(group, dict(zip(keys, values, strict=True)))
+            if rule is not None:
+                yield rule
 
 
 def partition(listed: Sequence[Entry[ConfT]]) -> tuple[Rule[ConfT], ...]:
@@ -112,7 +128,7 @@ def partition(listed: Sequence[Entry[ConfT]]) -> tuple[Rule[ConfT], ...]:
     """
     rules: list[Rule[ConfT]] = []
     budget = MAX_REGIONS
-    for group in _connected(listed):
+    for group in connected(listed):
         values: dict[str, set[str]] = {}
         for entry in group:
             for key, value in entry.tags.items():
@@ -148,16 +164,6 @@ def _regions(values: Mapping[str, Collection[str]]) -> Iterator[Region]:
 def _covers(tags: Mapping[str, str], region: Region) -> bool:
     positive = {tag.key: tag.value for tag in region if not tag.negated}
     return all(positive.get(key) == value for key, value in tags.items())
-
-
-def _connected(listed: Sequence[Entry[ConfT]]) -> list[list[Entry[ConfT]]]:
-    """The entries in groups; two whose tags do not contradict each other are in one group."""
-    groups: list[list[int]] = []
-    for index, entry in enumerate(listed):
-        touched = [g for g in groups if any(_compatible(entry.tags, listed[other].tags) for other in g)]
-        joined = sorted({index, *(i for g in touched for i in g)})
-        groups = [g for g in groups if g not in touched] + [joined]
-    return [[listed[i] for i in group] for group in groups]
 
 
 def _compatible(one: Mapping[str, str], other: Mapping[str, str]) -> bool:

@@ -5,7 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from meshd.model.resource import Spec
-from meshd.rules.regions import Entry, Origin, Tag, conf_of, confs_of_client, in_region, partition
+from meshd.rules.regions import Entry, Origin, Tag, conf_of, confs_of_client, connected, in_region, partition
 
 
 class Conf(Spec):
@@ -56,14 +56,16 @@ def test_a_partition_that_would_explode_is_refused():
 
 
 def test_a_client_of_two_services_is_in_the_region_of_each():
-    rules = list(confs_of_client(listed(("Allow", {"s": "a"}), ("Deny", {"s": "b"})), {"s": {"a", "b", "z"}}))
+    rules = list(
+        confs_of_client(connected(listed(("Allow", {"s": "a"}), ("Deny", {"s": "b"}))), {"s": {"a", "b", "z"}})
+    )
     assert [(r.conf.action, r.origins[-1].policy) for r in rules] == [("Allow", "p0"), ("Deny", "p1")]
 
 
 def test_a_client_that_claims_too_many_things_is_looked_at_no_further():
     entries = [entry(i, "Deny", **{f"k{i % 6}": f"v{i // 6}"}) for i in range(60)]
     client = {f"k{k}": {f"v{v}" for v in range(10)} for k in range(6)}
-    assert sum(1 for _ in itertools.islice(confs_of_client(entries, client), 20_000)) == 10_000
+    assert sum(1 for _ in itertools.islice(confs_of_client(connected(entries), client), 20_000)) == 10_000
 
 
 TAGS = st.dictionaries(st.sampled_from(["s", "z", "v"]), st.sampled_from(["a", "b", "c"]), max_size=3)
@@ -90,7 +92,7 @@ def test_a_partition_says_of_every_proxy_what_conf_of_says(items, tags):
 def test_a_client_with_several_values_gets_what_rbac_over_the_partition_gives(items, client):
     entries = listed(*items)
     by_partition = {r.conf.action for r in partition(entries) if in_region(r.region, client)}
-    by_regions = {r.conf.action for r in confs_of_client(entries, client)}
+    by_regions = {r.conf.action for r in confs_of_client(connected(entries), client)}
     assert by_regions == by_partition
 
 

@@ -23,7 +23,7 @@ from meshd.model.resource import Resource, Spec
 from meshd.policies.mesh_traffic_permission.spec import Action, FromConf, MeshTrafficPermission
 from meshd.rules import match
 from meshd.rules.client_match import ClientMatch
-from meshd.rules.regions import Entry, Rule, confs_of_client, entries
+from meshd.rules.regions import Group, Rule, confs_of_client, connected, entries
 from meshd.rules.target_ref import TargetRef
 from meshd.topology.view import MeshView
 
@@ -48,16 +48,16 @@ class AllowAll:
 
 @dataclass(frozen=True, slots=True)
 class ByTags:
-    """The ``from`` way. ``listed`` is sorted least specific first."""
+    """The ``from`` way: ``groups`` of entries, least specific first."""
 
     mesh: str
-    listed: tuple[Entry[FromConf], ...]
+    groups: tuple[Group[FromConf], ...]
 
     def decide(self, uris: Sequence[str]) -> Verdict:
         """See ``Permit``; of the ways in, one without a shadow denial is preferred."""
         refused: Verdict | None = None
         shadowed: Verdict | None = None
-        for rule in confs_of_client(self.listed, tags_of(uris, self.mesh)):
+        for rule in confs_of_client(self.groups, tags_of(uris, self.mesh)):
             named = deciding(rule)
             match rule.conf.action:
                 case Action.ALLOW:
@@ -116,7 +116,7 @@ def permit_for(
         return AllowAll(NO_MTLS)
     policies = view.policies.get(KIND, ())
     if dataplane is None:
-        return ByTags(view.mesh_name, _from_entries(match.of_tags(policies, inbound_tags)))
+        return _by_tags(view.mesh_name, match.of_tags(policies, inbound_tags))
     inbounds = [
         inbound
         for inbound in cast("Dataplane", dataplane.spec).networking.inbound
@@ -152,7 +152,7 @@ def deciding(rule: Rule[FromConf]) -> str:
 def _permit(mesh: str, policies: Sequence[Resource]) -> Permit:
     specs = [(policy.display_name, cast("MeshTrafficPermission", policy.spec)) for policy in reversed(policies)]
     if not any(spec.rules for _, spec in specs):
-        return ByTags(mesh, _from_entries(policies))
+        return _by_tags(mesh, policies)
     confs = [(name, rule.default) for name, spec in specs for rule in spec.rules or ()]
     return ByIdentity(
         deny=tuple((m, name) for name, conf in confs for m in conf.deny or ()),
@@ -161,8 +161,8 @@ def _permit(mesh: str, policies: Sequence[Resource]) -> Permit:
     )
 
 
-def _from_entries(policies: Sequence[Resource]) -> tuple[Entry[FromConf], ...]:
+def _by_tags(mesh: str, policies: Sequence[Resource]) -> ByTags:
     def items(spec: Spec) -> list[tuple[TargetRef, FromConf]]:
         return [(item.target_ref, item.default) for item in cast("MeshTrafficPermission", spec).from_ or ()]
 
-    return entries(policies, items)
+    return ByTags(mesh, connected(entries(policies, items)))
