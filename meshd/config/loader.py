@@ -69,7 +69,9 @@ def _load(
     documents, problems = parse(text, source)
     if len(documents) > 1:
         problems.append(Problem(source, 0, "", f"must hold one configuration, not {len(documents)} documents"))
-    document = documents[0] if documents else Document(source, {}, {})
+    if problems:
+        return None, problems
+    document = documents[0] if documents else Document(source, {}, 0, {})
     if not isinstance(document.data, dict):
         return None, [*problems, document.problem("", f"must be a mapping of settings, not {document.data!r:.60}")]
 

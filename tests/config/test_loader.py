@@ -1,3 +1,4 @@
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,8 @@ def test_no_home_is_said(tmp_path):
         load_files([path], {}, decode)
 
 
+LAUGHS = "a: &a [1]\n" + "".join(f"{y}: &{y} [{','.join([f'*{x}'] * 9)}]\n" for x, y in pairwise("abcdefgh"))
+
 BROKEN = """\
 mode: zoen
 stoer: {}
@@ -103,8 +106,8 @@ def test_every_error_shows_at_once_with_line_and_suggestion(tmp_path):
         ),
         "0.yaml:14: dnsServer.listen: must be an IP address to bind, such as 127.0.0.1 or 0.0.0.0, not 'x'",
         (
-            "0.yaml:15: dnsServer.upstreams[1]: must be the IP address of a DNS server, such as 10.0.0.2 or 10.0.0.2:53,"
-            " not 'five'"
+            "0.yaml:15: dnsServer.upstreams[1]: must be the IP address of a DNS server, such as 10.0.0.2"
+            " or 10.0.0.2:53, not 'five'"
         ),
         "0.yaml:16: dnsServer.domain: must be a DNS domain such as mesh, not '-'",
         "0.yaml:17: dnsServer.serviceVipPort: must be a port number up to 65535, not 0",
@@ -121,15 +124,14 @@ def test_every_error_shows_at_once_with_line_and_suggestion(tmp_path):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("a: b: c", "0.yaml:1: is not valid YAML: mapping values are not allowed in this context"),
-        ("mode: zone\nmode: global", "0.yaml:2: mode: is given twice (first on line 1); remove one"),
+        ("a: b: c", "0.yaml:1: cannot be read: mapping values are not allowed in this context"),
+        ("mode: zone\nmode: global", '0.yaml:2: cannot be read: field "mode" is there twice, first on line 1'),
         ("mode: zone\n---\nmode: global", "0.yaml: must hold one configuration, not 2 documents"),
-        ("? [a]\n: 1", "0.yaml:1: has a key that is not plain text"),
+        ("? [a]\n: 1", "0.yaml:1: cannot be read: field names must be text"),
         ("mode: standalone", "0.yaml:1: mode: standalone is Kuma's old word; use mode: zone"),
         ("environment: kubernetes", "0.yaml:1: environment: must be universal, not 'kubernetes'"),
-        (("a: &a [1,1,1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b,*b]\n"
-         "d: &d [*c,*c,*c,*c,*c,*c,*c,*c,*c,*c]\ne: [*d,*d,*d,*d,*d,*d,*d,*d,*d,*d]"), "is refused: nested deeper than"),
-        ("[" * 100 + "]" * 100, "is refused: nested deeper than 64"),
+        (LAUGHS, "has more than 500000 values"),
+        ("[" * 100 + "]" * 100, "is nested deeper than 64"),
         ("mode: zone\nmultizone: {global: {kds: {grpcPort: 1}}}",
          "0.yaml:2: multizone.global: is for mode: global only; this role is mode: zone; remove it"),
         ("mode: global\nmultizone: {global: {kds: {tlsEnabled: false}}}\nproxies: []",

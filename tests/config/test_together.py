@@ -38,7 +38,8 @@ def test_roles_of_their_own_fit(tmp_path):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (("port: 11", "port: 1"), ("1.yaml:3: apiServer.http.port: 127.0.0.1:1 is also apiServer.http.port (127.0.0.1:1)"
+        (("port: 11", "port: 1"),
+         ("1.yaml:3: apiServer.http.port: 127.0.0.1:1 is also apiServer.http.port (127.0.0.1:1)"
          " at 0.yaml:3; choose another port or address")),
         (("serverPort: 12", "serverPort: 3, serverInterface: 0.0.0.0"),
          "1.yaml:4: diagnostics.serverPort: 0.0.0.0:3 is also dnsServer.listen (127.0.0.1:3)"),

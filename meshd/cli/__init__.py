@@ -1,0 +1,15 @@
+"""The ``meshd`` command: arguments in, exit code out. Nothing here decides anything that a control plane should.
+
+``command``  the command tree and ``meshd --config`` (hands over to ``meshd.app``)
+``check``    ``meshd check``: configuration and resource files, every error at once, nothing started
+``remote``   a control plane's REST API as the commands need it
+``resources`` ``meshd apply|get|delete``
+``token``    ``meshd token zone|dataplane|user``
+``output``   tables for people, JSON and YAML for programs
+
+Exit codes: 0 done, 1 it failed (a control plane said no or is away), 2 the input is wrong and nothing was tried.
+"""
+
+from meshd.cli.command import main
+
+__all__ = ["main"]
