@@ -6,7 +6,7 @@ An endpoint that failed is *ejected* for a while. When the while is over it is *
 others keep away until that one has told how it went.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from meshd.l4.table import Cluster, Path
@@ -25,10 +25,14 @@ MAX_OFFSET_STEPS = 256
 
 @dataclass(frozen=True, slots=True)
 class Ejection:
-    """An endpoint that failed ``failures`` times in a row and is kept out until ``until``."""
+    """An endpoint that failed ``failures`` times in a row and is kept out until ``until``.
+
+    ``is_probe``: one connection is trying it, the others wait for what it finds.
+    """
 
     failures: int
     until: float
+    is_probe: bool = False
 
 
 def after_failure(previous: Ejection | None, now: float) -> Ejection:
@@ -36,7 +40,7 @@ def after_failure(previous: Ejection | None, now: float) -> Ejection:
 
     Failures of connections that began before the last ejection are one event, not many.
     """
-    if previous is not None and now < previous.until and previous.failures:
+    if previous is not None and now < previous.until:
         return previous
     failures = (previous.failures if previous is not None else 0) + 1
     return Ejection(failures, now + min(FIRST_EJECTION_S * 2.0 ** min(failures - 1, 10), MAX_EJECTION_S))
@@ -44,7 +48,7 @@ def after_failure(previous: Ejection | None, now: float) -> Ejection:
 
 def probing(ejection: Ejection, now: float) -> Ejection:
     """The same endpoint while one connection tries it: out for everybody else."""
-    return Ejection(ejection.failures, now + PROBE_S)
+    return Ejection(ejection.failures, now + PROBE_S, is_probe=True)
 
 
 def after_failed_probe(probed: Ejection, now: float) -> Ejection:
@@ -116,3 +120,64 @@ def started(cluster: Cluster, offset: int) -> Wheel:
         for _ in range(offset % MAX_OFFSET_STEPS):
             _, wheel = turn(wheel, cluster, pool)
     return wheel
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """Where an attempt goes; ``is_last``: every other endpoint has had its turn in this connection."""
+
+    endpoint: Endpoint
+    path: Path
+    is_last: bool
+
+
+class Balancer:
+    """The wheels and ejections of one engine: holds the values above and replaces them; ``now`` is an argument.
+
+    Listeners have a wheel each, and share what is known of endpoints.
+    """
+
+    def __init__(self, offset: Callable[[], int]) -> None:
+        self._offset = offset
+        self._wheels: dict[tuple[str, str, str], Wheel] = {}
+        self.ejections: dict[Path, Ejection] = {}
+
+    def next(self, listener: str, cluster: Cluster, tried: Collection[Path], now: float) -> Pick | None:
+        """Where ``listener`` sends its next attempt, None when all of ``cluster`` have been ``tried``."""
+        pool = candidates(cluster, self.ejections, tried, now)
+        if not pool:
+            return None
+        key = (listener, cluster.mesh, cluster.name)
+        wheel = self._wheels.get(key)
+        if wheel is None:
+            wheel = started(cluster, self._offset())
+        endpoint, self._wheels[key] = turn(wheel, cluster, pool)
+        path = cluster.path(endpoint)
+        ejection = self.ejections.get(path)
+        if ejection is not None and is_live(ejection, now):
+            self.ejections[path] = probing(ejection, now)
+        left = sum(cluster.path(e) not in tried for e in cluster.endpoints)
+        return Pick(endpoint, path, is_last=left == 1)
+
+    def succeeded(self, path: Path) -> None:
+        """An attempt on ``path`` worked: whatever was held against it is forgotten."""
+        self.ejections.pop(path, None)
+
+    def failed(self, path: Path, now: float) -> None:
+        """An attempt on ``path`` failed."""
+        previous = self.ejections.get(path)
+        if previous is not None and previous.is_probe:
+            self.ejections[path] = after_failed_probe(previous, now)
+        else:
+            self.ejections[path] = after_failure(previous, now)
+
+    def abandoned(self, path: Path, now: float) -> None:
+        """An attempt on ``path`` ended without telling anything: a probe is due again."""
+        previous = self.ejections.get(path)
+        if previous is not None and previous.is_probe:
+            self.ejections[path] = Ejection(previous.failures, now)
+
+    def keep(self, paths: Collection[Path], listeners: Collection[tuple[str, str, str]]) -> None:
+        """Forget all but these: the endpoints, and the (listener, mesh, service) triples, of the table in force."""
+        self.ejections = {p: e for p, e in self.ejections.items() if p in paths}
+        self._wheels = {k: w for k, w in self._wheels.items() if k in listeners}

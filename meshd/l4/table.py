@@ -107,6 +107,7 @@ class Cluster:
 
     ``tls`` is for endpoints inside the mesh (None: plaintext, or a passthrough that carries the client's own TLS),
     ``origination`` for endpoints of reach EXTERNAL. ``endpoints`` are as in the view, weights and priorities included.
+    ``refused`` says why nothing may be sent there, if so (an external service whose TLS material cannot be read).
     """
 
     mesh: str
@@ -114,6 +115,7 @@ class Cluster:
     endpoints: tuple[Endpoint, ...]
     tls: ClientTls | None = None
     origination: Origination | None = None
+    refused: str = ""
     timeouts: Timeouts = field(default_factory=Timeouts)
 
     def path(self, endpoint: Endpoint) -> Path:
@@ -154,12 +156,11 @@ class VipListener:
 
 @dataclass(frozen=True, slots=True)
 class ExternalRoute:
-    """Where an egress ends mesh mTLS and goes out to an external service; ``refused`` says why it cannot, if so."""
+    """Where an egress ends mesh mTLS and goes out to an external service."""
 
     identity: IdentityKey
     permit: Permit
     cluster: Cluster
-    refused: str = ""
 
 
 @dataclass(frozen=True, slots=True)

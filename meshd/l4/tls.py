@@ -43,7 +43,10 @@ class Tls:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         # As bytes: a str goes through IDNA, which refuses labels over 63 characters.
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side, server_name)
+        try:
+            self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side, server_name)
+        except ValueError as error:
+            raise TlsError(f"server name {server_name!r}: {error}") from error
         self._stash = bytearray()
         self._ended = False
 
@@ -58,6 +61,10 @@ class Tls:
     def take(self) -> bytes:
         """The bytes to send now, maybe none."""
         return self._outgoing.read() if self._outgoing.pending else b""
+
+    def has_output(self) -> bool:
+        """Whether ``take`` would give anything."""
+        return self._outgoing.pending > 0
 
     def handshake(self) -> bool:
         """Go on with the handshake; True when it is done (what ``take`` gives still has to be sent).

@@ -1,0 +1,405 @@
+"""The two kinds of ends that a connection has, and opening the upstream one."""
+
+import errno
+import socket
+import ssl
+import struct
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
+from typing import Protocol
+
+import trio
+
+from meshd.l4.choose import Balancer, Pick
+from meshd.l4.table import Cluster, Path
+from meshd.l4.tls import Tls, TlsError, TruncatedError
+from meshd.model.errors import UnavailableError
+from meshd.topology.view import Endpoint
+
+RESOLVED_FOR_S = 30.0
+"""getaddrinfo gives no TTL; this is what we answer for ``.mesh`` names too."""
+
+BUFFER_BYTES = 256 * 1024
+"""What one turn of the relay moves at most. Fits the L2 cache; more did not measure faster."""
+
+SMALL_BYTES = 16 * 1024
+
+OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
+"""What connecting fails with when this host has run out of something: no endpoint is to blame."""
+
+RESET = struct.pack("ii", 1, 0)
+"""``struct linger``: on, for no time."""
+
+
+class Buffers:
+    """Room for one chunk, shared by all connections of an engine: nobody awaits between filling and using it."""
+
+    __slots__ = ("cipher", "plain")
+
+    def __init__(self) -> None:
+        self.plain = memoryview(bytearray(BUFFER_BYTES))
+        self.cipher = memoryview(bytearray(BUFFER_BYTES))
+
+
+class Leg(Protocol):
+    """One end of a connection.
+
+    ``receive_into`` does not let anybody else run between filling the view and returning; ``send`` has copied what
+    it could not send before it lets anybody run. So all connections share one buffer, and an idle one holds none.
+    """
+
+    socket: socket.socket
+
+    async def receive_into(self, view: memoryview) -> int:
+        """Wait for bytes; 0 is the clean end of the peer's direction."""
+
+    async def send(self, view: memoryview) -> None:
+        """Send all of ``view``; waits while the peer does not read."""
+
+    async def send_eof(self) -> None:
+        """End our direction only."""
+
+
+async def send_all(sock: socket.socket, data: bytes | memoryview) -> None:
+    """Send all of ``data``, which may change as soon as this waits."""
+    sent = send_some(sock, data)
+    if sent == len(data):
+        return
+    rest = memoryview(bytes(data[sent:]))
+    while rest:
+        await trio.lowlevel.wait_writable(sock)
+        rest = rest[send_some(sock, rest) :]
+
+
+def send_some(sock: socket.socket, data: bytes | memoryview) -> int:
+    """How many bytes the kernel takes now."""
+    try:
+        return sock.send(data)
+    except BlockingIOError:
+        return 0
+
+
+async def receive_some(sock: socket.socket, view: memoryview) -> int:
+    """Wait for bytes and put them into ``view``; 0 at the end."""
+    while True:
+        try:
+            return sock.recv_into(view)
+        except BlockingIOError:
+            await trio.lowlevel.wait_readable(sock)
+
+
+class PlainLeg:
+    """A TCP end without TLS. ``initial`` are bytes that were read from it already."""
+
+    __slots__ = ("_initial", "socket")
+
+    def __init__(self, sock: socket.socket, initial: bytes = b"") -> None:
+        self.socket = sock
+        self._initial = initial
+
+    async def receive_into(self, view: memoryview) -> int:
+        """See ``Leg``."""
+        if self._initial:
+            count = min(len(self._initial), len(view))
+            view[:count] = self._initial[:count]
+            self._initial = self._initial[count:]
+            return count
+        return await receive_some(self.socket, view)
+
+    async def send(self, view: memoryview) -> None:
+        """See ``Leg``."""
+        await send_all(self.socket, view)
+
+    async def send_eof(self) -> None:
+        """See ``Leg``."""
+        self.socket.shutdown(socket.SHUT_WR)
+
+
+class TlsLeg:
+    """A TCP end that speaks TLS.
+
+    ``lenient``: an end without close_notify counts as clean, for servers outside the mesh, many of which do so.
+    """
+
+    __slots__ = ("_buffers", "_lenient", "_sending", "socket", "tls")
+
+    def __init__(self, sock: socket.socket, tls: Tls, buffers: Buffers, *, lenient: bool = False) -> None:
+        self.socket = sock
+        self.tls = tls
+        self._buffers = buffers
+        self._lenient = lenient
+        self._sending = trio.Lock()
+
+    async def handshake(self) -> None:
+        """Complete the handshake, the peer's certificate verified up to its CA; who it is, is the caller's to check.
+
+        Raises:
+            TlsError: it failed or the peer went away.
+            OSError: the connection failed.
+        """
+        try:
+            while not self.tls.handshake():
+                await self._flush()
+                await self._read_more(SMALL_BYTES)
+        except TlsError:
+            # The alert tells the peer why. It fits the socket buffer or is not worth waiting for.
+            if alert := self.tls.take():
+                send_some(self.socket, alert)
+            raise
+        await self._flush()
+
+    async def receive_into(self, view: memoryview) -> int:
+        """See ``Leg``.
+
+        Raises:
+            TlsError: broken, or ended without close_notify.
+        """
+        while True:
+            if self.tls.has_output():  # the answer to a key update; never between reading and returning
+                await self._flush()
+            try:
+                count = self.tls.read_into(view)
+            except TruncatedError:
+                if self._lenient:
+                    return 0
+                raise
+            if count is not None:
+                return count
+            await self._read_more(BUFFER_BYTES)
+
+    async def send(self, view: memoryview) -> None:
+        """See ``Leg``."""
+        self.tls.write(view)
+        await self._flush()
+
+    async def send_eof(self) -> None:
+        """See ``Leg``. The TCP direction stays open: our side may have to answer a key update."""
+        self.tls.close_write()
+        await self._flush()
+
+    async def _read_more(self, limit: int) -> None:
+        cipher = self._buffers.cipher[:limit]
+        if count := await receive_some(self.socket, cipher):
+            self.tls.feed(cipher[:count])
+        else:
+            self.tls.feed_eof()
+
+    async def _flush(self) -> None:
+        # Both directions produce records, and records must leave in order.
+        try:
+            self._sending.acquire_nowait()
+        except trio.WouldBlock:
+            await self._sending.acquire()
+        try:
+            while data := self.tls.take():
+                await send_all(self.socket, data)
+        finally:
+            self._sending.release()
+
+
+class Resolver:
+    """Addresses of names, looked up in a worker thread and kept for a while; literal addresses pass through.
+
+    When a lookup fails, what it gave before is used again: an endpoint does not vanish with a resolver.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[float, tuple[str, ...]]] = {}
+        self._looking: dict[str, trio.Lock] = {}
+
+    async def addresses(self, host: str) -> tuple[str, ...]:
+        """At least one IP address of ``host``, the resolver's preferred first.
+
+        Raises:
+            OSError: it has none, and never had.
+        """
+        try:
+            return (str(ip_address(host)),)
+        except ValueError:
+            pass
+        async with self._looking.setdefault(host, trio.Lock()):
+            expires, known = self._known.get(host, (0.0, ()))
+            if known and trio.current_time() < expires:
+                return known
+            try:
+                found = await trio.socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+                known = tuple(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+            except OSError:
+                if not known:
+                    raise
+            self._known[host] = (trio.current_time() + RESOLVED_FOR_S, known)
+            return known
+
+
+async def connect(address: str, port: int) -> socket.socket:
+    """A connected, non-blocking TCP socket to a literal address; deadlines are the caller's."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        tune(sock)
+        try:
+            sock.connect((address, port))
+        except BlockingIOError:
+            await trio.lowlevel.wait_writable(sock)
+            if error := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                raise OSError(error, f"connect to {address}:{port}") from None
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def tune(sock: socket.socket) -> None:
+    """Non-blocking, no delay for small writes, and the kernel looks after peers that vanished."""
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+
+def abort(sock: socket.socket) -> None:
+    """Close with a reset, so that the peer does not take what it got for all there was."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    finally:
+        sock.close()
+
+
+async def first_that_works(
+    cluster: Cluster,
+    listener: str,
+    balancer: Balancer,
+    attempt: Callable[[Endpoint, float, float], Awaitable[Leg]],
+    tell: Callable[[Pick, str], None],
+) -> tuple[Leg, Pick]:
+    """Try the endpoints of ``cluster`` in turn until ``attempt`` succeeds on one.
+
+    ``attempt`` gets the endpoint and how many seconds connecting and then answering may take. ``tell`` hears the
+    outcome of each: ok, refused, eof, timeout, tls, error.
+
+    Raises:
+        UnavailableError: none worked; says why for each.
+    """
+    if cluster.refused:
+        raise UnavailableError(f"service '{cluster.name}': {cluster.refused}")
+    tried: set[Path] = set()
+    reasons: list[str] = []
+    while True:
+        pick = balancer.next(listener, cluster, tried, trio.current_time())
+        if pick is None:
+            raise UnavailableError(f"service '{cluster.name}': {'; '.join(reasons) or 'no endpoints'}")
+        tried.add(pick.path)
+        limits = cluster.timeouts
+        connect_s, answer_s = limits.connect_s, limits.handshake_s
+        if pick.is_last:
+            connect_s = answer_s = limits.patience_s
+        try:
+            leg = await attempt(pick.endpoint, connect_s, answer_s)
+        except (OSError, TlsError, trio.TooSlowError) as error:
+            if isinstance(error, OSError) and error.errno in OURS:
+                balancer.abandoned(pick.path, trio.current_time())
+                raise UnavailableError(f"service '{cluster.name}': this host is out of capacity: {error}") from error
+            balancer.failed(pick.path, trio.current_time())
+            tell(pick, outcome_of(error))
+            reasons.append(f"{pick.path.address}:{pick.path.port} ({pick.path.zone or 'any zone'}): {text_of(error)}")
+        except BaseException:
+            balancer.abandoned(pick.path, trio.current_time())
+            raise
+        else:
+            balancer.succeeded(pick.path)
+            tell(pick, "ok")
+            return leg, pick
+
+
+def outcome_of(error: BaseException) -> str:
+    """The label under which a failed attempt is counted."""
+    match error:
+        case trio.TooSlowError():
+            return "timeout"
+        case ConnectionRefusedError():
+            return "refused"
+        case TruncatedError() | EOFError() | ConnectionResetError() | BrokenPipeError():
+            return "eof"
+        case TlsError():
+            return "eof" if isinstance(error.__cause__, ssl.SSLEOFError) else "tls"
+        case _:
+            return "error"
+
+
+def text_of(error: BaseException) -> str:
+    """What to say of a failed attempt."""
+    return "timed out" if isinstance(error, trio.TooSlowError) else str(error) or type(error).__name__
+
+
+class Dialer:
+    """Opens upstream ends: the TCP connection, and TLS over it."""
+
+    def __init__(self, buffers: Buffers, resolver: Resolver) -> None:
+        self._buffers = buffers
+        self._resolver = resolver
+
+    async def tcp(self, host: str, port: int, connect_s: float) -> socket.socket:
+        """Connect to the first address of ``host`` that takes it.
+
+        Raises:
+            OSError: none did, or there is none.
+            trio.TooSlowError: ``connect_s`` is over.
+        """
+        with trio.fail_after(connect_s):
+            *others, last = await self._resolver.addresses(host)
+            for address in others:
+                try:
+                    return await connect(address, port)
+                except OSError:
+                    continue
+            return await connect(last, port)
+
+    async def tls(
+        self,
+        sock: socket.socket,
+        context: ssl.SSLContext,
+        server_name: bytes,
+        check: Callable[[Tls], None],
+        answer_s: float,
+        *,
+        lenient: bool = False,
+    ) -> TlsLeg:
+        """Complete a verified handshake as the client over ``sock``, which is closed if that fails.
+
+        Raises:
+            TlsError: it failed, or ``check`` refused the peer.
+            OSError: the connection failed.
+            trio.TooSlowError: ``answer_s`` is over.
+        """
+        try:
+            leg = TlsLeg(sock, Tls(context, server_side=False, server_name=server_name), self._buffers, lenient=lenient)
+            with trio.fail_after(answer_s):
+                await leg.handshake()
+            check(leg.tls)
+        except BaseException:
+            sock.close()
+            raise
+        return leg
+
+    async def hello(self, sock: socket.socket, hello: bytes, answer_s: float) -> PlainLeg:
+        """Send a ClientHello that is not ours and wait for the first byte back, which stays unread.
+
+        Raises:
+            OSError: the connection failed or ended instead.
+            trio.TooSlowError: ``answer_s`` is over.
+        """
+        try:
+            with trio.fail_after(answer_s):
+                await send_all(sock, hello)
+                while True:
+                    try:
+                        first = sock.recv(1, socket.MSG_PEEK)
+                        break
+                    except BlockingIOError:
+                        await trio.lowlevel.wait_readable(sock)
+        except BaseException:
+            sock.close()
+            raise
+        if not first:
+            sock.close()
+            raise ConnectionResetError("closed after the ClientHello")
+        return PlainLeg(sock)
