@@ -3,6 +3,7 @@
 Facts: reference/dataplane.md 6.3 (paths, short names), reference/kds.md 4.1 (directions).
 """
 
+from meshd.kinds import dataplane_rules, mesh_rules, small_rules, zone_proxy_rules
 from meshd.kinds.config import Config
 from meshd.kinds.dataplane import Dataplane
 from meshd.kinds.external_service import ExternalService
@@ -32,6 +33,7 @@ KINDS: tuple[ResourceType, ...] = (
         spec=Mesh,
         message=mesh_proto.Mesh,
         message_name="kuma.mesh.v1alpha1.Mesh",
+        validate=mesh_rules.validate,
         doc="An isolated set of services with its own certificate authority.",
     ),
     ResourceType(
@@ -65,6 +67,7 @@ KINDS: tuple[ResourceType, ...] = (
         spec=Dataplane,
         message=mesh_proto.Dataplane,
         message_name="kuma.mesh.v1alpha1.Dataplane",
+        validate=dataplane_rules.validate,
         doc="One instance of one or more services, or a gateway.",
     ),
     ResourceType(
@@ -88,6 +91,7 @@ KINDS: tuple[ResourceType, ...] = (
         spec=ZoneIngress,
         message=mesh_proto.ZoneIngress,
         message_name="kuma.mesh.v1alpha1.ZoneIngress",
+        validate=zone_proxy_rules.validate_ingress,
         doc="The proxy through which other zones reach the services of this one.",
     ),
     ResourceType(
@@ -110,6 +114,7 @@ KINDS: tuple[ResourceType, ...] = (
         spec=ZoneEgress,
         message=mesh_proto.ZoneEgress,
         message_name="kuma.mesh.v1alpha1.ZoneEgress",
+        validate=zone_proxy_rules.validate_egress,
         doc="The proxy through which a zone reaches other zones and external services.",
     ),
     ResourceType(
@@ -131,6 +136,7 @@ KINDS: tuple[ResourceType, ...] = (
         spec=ExternalService,
         message=mesh_proto.ExternalService,
         message_name="kuma.mesh.v1alpha1.ExternalService",
+        validate=small_rules.validate_external_service,
         doc="Something outside the mesh that has a name inside it.",
     ),
     ResourceType(
@@ -142,6 +148,7 @@ KINDS: tuple[ResourceType, ...] = (
         message=system_proto.Secret,
         message_name="kuma.system.v1alpha1.Secret",
         admin_only=True,
+        validate=small_rules.validate_secret,
         doc="A key, certificate or token of a mesh.",
     ),
     ResourceType(
@@ -154,6 +161,7 @@ KINDS: tuple[ResourceType, ...] = (
         message=system_proto.Secret,
         message_name="kuma.system.v1alpha1.Secret",
         admin_only=True,
+        validate=small_rules.validate_secret,
         doc="A key, certificate or token of the control planes.",
     ),
     ResourceType(

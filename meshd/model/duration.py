@@ -12,16 +12,18 @@ _UNITS_NS = {
     "m": 60 * 10**9,
     "h": 3600 * 10**9,
     "d": 86400 * 10**9,
+    "w": 7 * 86400 * 10**9,
+    "y": 365 * 86400 * 10**9,
 }
-_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h|d)")
+_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h|d|w|y)")
 _LIMIT_NS = 315_576_000_000 * 10**9
 """Ten thousand years, the longest protobuf Duration."""
 
 
 def parse_duration(text: str) -> timedelta:
-    """The length of time that ``text`` says: "10s", "1h30m", "250ms", "24h", "1.5s", "-1s", and "7d" as Kuma allows.
+    """The length of time that ``text`` says: "10s", "1h30m", "250ms", "24h", "1.5s", "-1s".
 
-    Resolution is a microsecond; what is finer is cut off.
+    Days, weeks and years of 365 days ("7d", "1w", "10y") are read too, as Kuma allows. Resolution is a microsecond; what is finer is cut off.
 
     Raises:
         ValueError: names the text and shows a right one.

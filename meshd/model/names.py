@@ -14,7 +14,7 @@ _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9]
 _MESH = re.compile(r"[0-9a-z\-_.]+")
 MAX_NAME = 253
 MAX_MESH_NAME = 63
-"""A mesh is part of host names and of SPIFFE trust domains."""
+"""Of a mesh, and of a zone: both are part of host names and of identities."""
 MAX_LABEL_KEY = 317
 """A DNS name of 253, a slash and 63, as Kubernetes has it."""
 MAX_LABEL_VALUE = 63
@@ -47,7 +47,7 @@ def mesh_violations(mesh: str) -> Iterator[Violation]:
 
 def key_violations(type_: ResourceType, mesh: str, name: str) -> Iterator[Violation]:
     """What is wrong with the name and mesh of a resource of this kind."""
-    yield from name_violations(name, limit=MAX_MESH_NAME if type_.kind == "Mesh" else MAX_NAME)
+    yield from name_violations(name, limit=MAX_MESH_NAME if type_.kind in ("Mesh", "Zone") else MAX_NAME)
     if type_.scope is Scope.MESH:
         yield from mesh_violations(mesh)
     elif mesh:
