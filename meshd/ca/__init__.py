@@ -12,8 +12,9 @@
 ``rsa_pem``     RSA keys of tokens as PEM (PKCS#1), private to public
 ``signing``     which Secret holds which key and which revocations
 ``access``      issue and check tokens against a store
-``identities``  the issued identities on disk (0600), reused over restarts
+``vault``       the issued identities and trusted roots on disk (0600), reused over restarts
 ``keeper``      ``CaKeeper``: makes the keys and CAs that are missing
+``offload``     how the services run what blocks
 ``service``     ``IdentityService``: keeps every proxy's credentials fresh
 =============== ==========================================================================================
 """

@@ -1,5 +1,6 @@
 """``CaKeeper``: makes the keys and certificate authorities that are missing, and never touches one that is there."""
 
+import functools
 import logging
 import random
 import uuid
@@ -11,6 +12,7 @@ import trio
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from meshd.ca import access, authority, rsa_pem, signing, tokens, x509
+from meshd.ca.offload import Offload
 from meshd.kinds.mesh import CertificateAuthorityBackend
 from meshd.kinds.secret import Secret
 from meshd.model.errors import ConflictError, NotFoundError, UnavailableError
@@ -111,6 +113,8 @@ class CaKeeper:
     On a global and a standalone zone: per Mesh the dataplane token signing key and the builtin CAs; the zone and user
     token signing keys; the admin user token. On a federated zone (``federated``) only the last two. What exists is
     never overwritten, also not what another writer creates at the same moment. Secrets of a Mesh belong to it.
+    Keys are made by ``offload``, in a worker thread; a test in virtual time, whose clock does not wait for threads,
+    makes them in place (``in_place``).
     """
 
     name = "ca keeper"
@@ -123,9 +127,11 @@ class CaKeeper:
         now: Callable[[], datetime],
         rng: random.Random,
         registry: CollectorRegistry,
+        offload: Offload = trio.to_thread.run_sync,
     ) -> None:
         self._store = store
         self._federated = federated
+        self._offload = offload
         self._now = now
         self._rng = rng
         self._known_broken: frozenset[Broken] = frozenset()
@@ -149,18 +155,20 @@ class CaKeeper:
         await retrying(attempt, (UnavailableError,), name=self.name, rng=self._rng)
 
     async def complete(self) -> None:
-        """Make everything that is missing now; returns when nothing is."""
+        """Make everything that is missing now; what cannot be made is left for the next change of the store."""
+        given_up: set[str] = set()
         while True:
             wanted, broken = missing(self._store, federated=self._federated)
             self._report(frozenset(broken))
-            if not wanted:
+            item = next((i for i in wanted if repr(i) not in given_up), None)
+            if item is None:
                 return
             try:
-                await self._make(wanted[0])
+                await self._make(item)
             except (ConflictError, NotFoundError) as error:
-                # somebody made it first, or its Mesh is gone: look again
-                log.info("%s: %s; looking again", self.name, error)
-                await trio.lowlevel.checkpoint()
+                # somebody made it first or its Mesh is gone, and the feed will say so; or the key to sign with is bad
+                log.warning("%s: %s", self.name, error)
+                given_up.add(repr(item))
 
     def _report(self, broken: frozenset[Broken]) -> None:
         for problem in sorted(broken - self._known_broken, key=str):
@@ -171,7 +179,7 @@ class CaKeeper:
     async def _make(self, item: Missing) -> None:
         match item:
             case MissingKey(family, owner):
-                data = await trio.to_thread.run_sync(rsa_pem.new_private_key)
+                data = await self._offload(rsa_pem.new_private_key)
                 await self._create([(family.key(), data)], owner, family.what + " signing key")
             case MissingRoot(mesh, backend):
                 await self._make_root(mesh, backend)
@@ -187,7 +195,7 @@ class CaKeeper:
     async def _make_root(self, mesh: str, backend: CertificateAuthorityBackend) -> None:
         bits, life = authority.root_bits(backend, []), authority.root_life(backend, [])
         now = self._now()
-        pair = await trio.to_thread.run_sync(lambda: x509.new_root(mesh, now, bits=bits, life=life))
+        pair = await self._offload(functools.partial(x509.new_root, mesh, now, bits=bits, life=life))
         secrets = [
             (ResourceKey("Secret", mesh, authority.builtin_cert_secret(mesh, backend.name)), pair.cert_pem),
             (ResourceKey("Secret", mesh, authority.builtin_key_secret(mesh, backend.name)), pair.key_pem),

@@ -101,7 +101,10 @@ def issue(signer: Signer, mesh: str, uris: tuple[str, ...], now: datetime, life:
 
     Raises:
         InvalidError: the CA has expired, or begins in the future.
+        ValueError: an URI is not ASCII, or there is none.
     """
+    if not uris:
+        raise ValueError("a certificate without URIs names nobody")
     ca = signer.certificate
     if not ca.not_valid_before_utc <= now + SKEW or now >= ca.not_valid_after_utc:
         period = f"{ca.not_valid_before_utc.isoformat()} to {ca.not_valid_after_utc.isoformat()}"
