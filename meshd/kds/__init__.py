@@ -1,0 +1,14 @@
+"""Zone <-> global synchronisation: Kuma 2.14's KDS, both roles.
+
+A resource travels ``store -> crossing -> envelope -> discovery.Sender``, over the wire, and then
+``discovery.Receiver -> envelope -> merge -> store``. In both directions the zone is the client of the connection.
+
+- ``names``: the hash suffix that keeps names of different zones apart.
+- ``crossing``: what a resource becomes at the border, and who may see it; ``surgery`` rewrites its encoded spec.
+- ``envelope``: the ``KumaResource`` message.
+- ``outbox``: every resource that one role sends, encoded once; ``merge``: a received batch against what is stored.
+- ``quarantine``: what was refused, by whom and why. ``admission``: who may connect. ``health``: who is online.
+- ``keeper``: one sending and one receiving stream; ``server`` (``GlobalKds``) and ``client`` (``ZoneKds``) run them.
+
+Facts about the protocol: reference/kds.md.
+"""

@@ -1,0 +1,294 @@
+"""A zone's side of KDS: keeps copies of what the global sends, sends what the zone has, comes back after every end.
+
+The zone never waits for the global: everything else reads the store, which keeps the last state that was received.
+"""
+
+import logging
+import random
+import ssl
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+import trio
+
+from meshd.discovery import Node, fields
+from meshd.kds import crossing, merge
+from meshd.kds.address import check_token_use, parse
+from meshd.kds.keeper import (
+    DEBOUNCE_S,
+    ControlPlane,
+    Keeping,
+    Quarantine,
+    ReceivingStream,
+    SendingStream,
+    every_key,
+    settled,
+)
+from meshd.kds.metrics import Metrics
+from meshd.kds.outbox import Outbox
+from meshd.kds.quarantine import Direction, Refusal
+from meshd.kds.server import GLOBAL_TO_ZONE, HEALTH_CHECK, ZONE_TO_GLOBAL
+from meshd.model.errors import MeshdError, PeerError, UnavailableError
+from meshd.model.resource import ResourceKey
+from meshd.model.resource_type import Flow
+from meshd.rpc import Channel, RpcError, RpcMetrics, Status, open_channel
+from meshd.runtime.latest import Latest
+from meshd.runtime.supervisor import leaves, retrying
+
+log = logging.getLogger(__name__)
+
+KDS_VERSION = "v3"
+HEALTH_CHECK_S = 300.0
+"""How often a zone says that it is well, unless the global asks for more (Kuma's default)."""
+HEALTH_CHECK_TIMEOUT_S = 30.0
+UNACKNOWLEDGED_S = 30.0
+"""A Kuma global may sleep 10 s before it looks at a new stream; beyond this it hangs."""
+
+Connect = Callable[[], AbstractAsyncContextManager[Channel]]
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneStatus:
+    """The zone's link to its global. ``error`` is why it is down, or was last; empty if it never was.
+
+    ``complete`` are the kinds whose whole state was received on this connection, ``wanted`` all that are asked for;
+    ``rejected`` are kinds of ours of which the global refused something, with its words.
+    """
+
+    connected: bool
+    since: datetime
+    error: str = ""
+    complete: frozenset[str] = frozenset()
+    wanted: frozenset[str] = frozenset()
+    rejected: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def synced(self) -> bool:
+        """Whether everything that the global has for this zone was received on this connection."""
+        return self.connected and self.complete >= self.wanted
+
+
+def connector(
+    address: str,
+    ssl_context: ssl.SSLContext | None,
+    *,
+    has_token: bool,
+    metrics: RpcMetrics | None = None,
+) -> Connect:
+    """How to connect to the global at ``address`` (``grpc[s]://HOST:PORT``).
+
+    ``ssl_context`` verifies the global's certificate; with ``grpc://`` it is not used.
+
+    Raises:
+        InvalidError: the address cannot be read.
+        DeniedError: the zone has a token and the connection would show it to whoever listens.
+    """
+    target = parse(address)
+    verified = ssl_context is not None and ssl_context.verify_mode is ssl.CERT_REQUIRED and ssl_context.check_hostname
+    if has_token:
+        check_token_use(target, verified=verified)
+    context = (ssl_context or client_context(None)) if target.tls else None
+    return lambda: open_channel(target.host, target.port, context, metrics=metrics, name="kds")
+
+
+def client_context(root_ca_file: str | None, *, skip_verify: bool = False) -> ssl.SSLContext:
+    """A TLS context that trusts the CAs in a PEM file, or the system's.
+
+    Raises:
+        OSError: the file cannot be read or holds no certificate.
+    """
+    context = ssl.create_default_context(cafile=root_ca_file)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if skip_verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+class ZoneKds:
+    """The zone's KDS, a service. ``status`` and ``quarantine.items`` are for REST and insights.
+
+    ``connect`` opens a channel whose other end may be told the token. ``token`` is read at every connection, so a
+    file can be replaced; empty: none. ``config`` is a JSON text that a Kuma global shows; it must hold no secrets.
+    """
+
+    name = "kds-zone"
+
+    def __init__(
+        self,
+        here: ControlPlane,
+        zone: str,
+        connect: Connect,
+        rng: random.Random,
+        *,
+        token: Callable[[], str] = str,
+        config: str = '{"mode":"zone","environment":"universal","store":{"type":"memory"}}',
+        debounce_s: float = DEBOUNCE_S,
+        unacknowledged_s: float = UNACKNOWLEDGED_S,
+    ) -> None:
+        self._here = here
+        self._zone = zone
+        self._connect = connect
+        self._store = here.store
+        self._now = here.now
+        self._rng = rng
+        self._metrics = Metrics(here.metrics, "zone")
+        self._token = token
+        self._debounce_s = debounce_s
+        self._unacknowledged_s = unacknowledged_s
+        registry = here.registry
+        across = {t.kind for t in registry.flowing(Flow.ACROSS_ZONES)}
+        self._wanted = sorted({t.kind for t in registry.flowing(Flow.GLOBAL_TO_ZONE)} | across)
+        own = [t.kind for t in registry.flowing(Flow.ZONE_TO_GLOBAL)]
+        self._outbox = Outbox(registry, own, lambda type_, resource: crossing.to_global(type_, resource, zone))
+        self._sending: SendingStream | None = None
+        build: dict[str, str] = {"version": here.version, "gitTag": "", "gitCommit": "", "buildDate": ""}
+        self._node = Node(
+            zone,
+            metadata={
+                "version": {"kumaCp": {**build}},
+                "config": config,
+                "control-plane-id": here.instance_id,
+                "features": list(crossing.NODE_FEATURES),
+            },
+        )
+        self.status: Latest[ZoneStatus] = Latest(ZoneStatus(connected=False, since=here.now(), error="not tried yet"))
+        self.quarantine = Quarantine(self._metrics)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Stay connected until cancelled. Useful at once: a zone works without its global."""
+        with self._store.watch(self._outbox.kinds) as feed:
+            self._outbox.update(every_key(self._store, self._outbox.kinds), self._store.get)
+            self._note_unsendable()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._link)
+                task_status.started()
+                while True:
+                    changed = self._outbox.update(await settled(feed, self._debounce_s), self._store.get)
+                    self._note_unsendable()
+                    if self._sending is not None:
+                        for kind, names in changed.items():
+                            self._sending.changed(kind, names)
+
+    def _note_unsendable(self) -> None:
+        self.quarantine.replace("", Direction.SENT, self._outbox.refused)
+
+    async def _link(self) -> None:
+        await retrying(self._once, (MeshdError, OSError), name=f"zone={self._zone} global", rng=self._rng)
+
+    async def _once(self) -> None:
+        """One connection from beginning to end; always raises."""
+        error: Exception | None = None
+        try:
+            async with self._connect() as channel, trio.open_nursery() as nursery:
+                nursery.start_soon(self._health_checks, channel)
+                nursery.start_soon(self._receive, channel)
+                nursery.start_soon(self._send, channel)
+        except Exception as raised:  # noqa: BLE001 raised again below, once the status says so
+            error = raised
+        finally:
+            self._sending = None
+            reasons = [str(e) for e in leaves(error)] or ["this control plane is stopping"]
+            self._down("; ".join(dict.fromkeys(reasons)))
+        raise error or UnavailableError("the connection ended")
+
+    def _metadata(self) -> list[tuple[str, str]]:
+        """The metadata of every call, as a Kuma zone sends it, and the token."""
+        metadata = [("client-id", self._zone), ("kds-version", KDS_VERSION), ("version", self._here.version)]
+        metadata += [("features", feature) for feature in crossing.HEADER_FEATURES]
+        token = self._token().strip()
+        return [*metadata, ("authorization", token)] if token else metadata
+
+    # ------------------------------------------------------------------ the three calls
+
+    async def _receive(self, channel: Channel) -> None:
+        async with channel.stream(GLOBAL_TO_ZONE, self._metadata()) as stream:
+            receiving = ReceivingStream(
+                stream,
+                self._node,
+                self._wanted,
+                Keeping(self._zone, self._here, merge.on_zone, self.quarantine, self._metrics),
+                limit_s=self._unacknowledged_s,
+                on_progress=self._up,
+            )
+            await receiving.run()
+
+    async def _send(self, channel: Channel) -> None:
+        async with channel.stream(ZONE_TO_GLOBAL, self._metadata()) as stream:
+            self._sending = SendingStream(
+                stream,
+                self._outbox,
+                control_plane=self._zone,
+                limit_s=self._unacknowledged_s,
+                metrics=self._metrics,
+                on_answer=self._answered,
+            )
+            await self._sending.run()
+
+    async def _health_checks(self, channel: Channel) -> None:
+        """Say that the zone is well, as often as the global wants."""
+        while True:
+            try:
+                answer = await channel.unary(HEALTH_CHECK, b"", self._metadata(), timeout_s=HEALTH_CHECK_TIMEOUT_S)
+            except RpcError as error:
+                if error.status is Status.UNIMPLEMENTED:
+                    await trio.sleep_forever()
+                raise
+            try:
+                pause_s = interval_s(answer) or HEALTH_CHECK_S
+            except ValueError as error:
+                raise PeerError(f"the answer to a health check is no ZoneHealthCheckResponse: {error}") from error
+            await trio.sleep(pause_s)
+
+    # ------------------------------------------------------------------ status
+
+    def _up(self, complete: frozenset[str]) -> None:
+        before = self.status.value
+        if before.connected and before.complete == complete:
+            return
+        if not before.connected:
+            log.info("zone=%s is connected to its global", self._zone)
+            self._metrics.connected.set(1)
+        since = before.since if before.connected else self._now()
+        wanted = frozenset(self._wanted)
+        self.status.publish(replace(before, connected=True, since=since, complete=complete, wanted=wanted))
+        if complete == wanted and before.complete != wanted:
+            log.info("zone=%s has everything that the global has for it", self._zone)
+
+    def _down(self, reason: str) -> None:
+        before = self.status.value
+        if before.connected:
+            log.warning("zone=%s lost its global: %s", self._zone, reason)
+            self._metrics.connected.set(0)
+            self._metrics.ended.inc()
+        elif before.error == reason:
+            return
+        since = self._now() if before.connected else before.since
+        self.status.publish(
+            replace(before, connected=False, since=since, error=reason, complete=frozenset(), rejected={})
+        )
+
+    def _answered(self, kind: str, error: str) -> None:
+        refused = [Refusal(ResourceKey(kind, "", ""), error)] if error else []
+        self.quarantine.after_batch(self._zone, Direction.SENT, kind, refused, complete=True)
+        before = self.status.value
+        rejected = {k: v for k, v in before.rejected.items() if k != kind} | ({kind: error} if error else {})
+        if rejected != before.rejected:
+            self.status.publish(replace(before, rejected=rejected))
+
+
+def interval_s(answer: bytes) -> float:
+    """The interval in a ``ZoneHealthCheckResponse``; 0 if there is none.
+
+    Raises:
+        ValueError: it is no such message.
+    """
+    seconds = 0.0
+    for number, duration in fields.submessages(answer):
+        if number == 1:
+            for part, _, value in fields.fields(duration):
+                if isinstance(value, int):
+                    seconds += value if part == 1 else value / 1e9 if part == 2 else 0
+    return min(seconds, HEALTH_CHECK_S) if seconds > 0 else 0.0

@@ -1,0 +1,163 @@
+"""Which zones are online, and what of them is on record. Pure: times are arguments.
+
+A zone is online only while its transport answers and nothing sent to it or by it stays unacknowledged (promise P8).
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from meshd.discovery.messages import Json
+from meshd.discovery.sender import Waiting
+from meshd.kinds.zone_insight import (
+    HealthCheck,
+    KdsServiceStats,
+    KdsStream,
+    KdsStreams,
+    KdsSubscription,
+    KdsSubscriptionStatus,
+    KumaCpVersion,
+    Version,
+    ZoneInsight,
+)
+
+UNACKNOWLEDGED_S = 10.0
+"""A stream on which something waits longer for its answer is cut, and the zone is offline."""
+KEPT_SUBSCRIPTIONS = 10
+"""As many of a zone's past connections are kept on record (Kuma's default)."""
+
+TOKEN_SHOWN = "meshd.io/zone-token-shown"  # noqa: S105 a label's name
+"""Label of a ZoneInsight whose zone has ever shown a token."""
+OFFLINE_REASON = "meshd.io/offline-reason"
+"""Label of a ZoneInsight: why its zone is offline."""
+
+
+@dataclass(frozen=True, slots=True)
+class ZoneState:
+    """A zone as the global sees it now. ``reason`` says why it is offline; empty while it is online."""
+
+    name: str
+    online: bool
+    since: datetime
+    reason: str = ""
+    address: str = ""
+    instance_id: str = ""
+    authenticated: bool = False
+
+
+@dataclass(slots=True)
+class Counts:
+    """Responses of one kind on one stream."""
+
+    sent: int = 0
+    acknowledged: int = 0
+    rejected: int = 0
+
+    def stats(self) -> KdsServiceStats:
+        """As a part of a ZoneInsight."""
+        return KdsServiceStats(
+            responses_sent=self.sent, responses_acknowledged=self.acknowledged, responses_rejected=self.rejected
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Introduction:
+    """What a control plane says about itself in the metadata of its first request; nothing of it is proven."""
+
+    instance_id: str
+    features: frozenset[str]
+    version: Version
+    config: str = field(repr=False)
+
+
+def introduction(metadata: Mapping[str, Json]) -> Introduction:
+    """Read a node's metadata; what is missing or of a wrong type counts as empty."""
+    features = metadata.get("features")
+    version = metadata.get("version")
+    build = version.get("kumaCp") if isinstance(version, dict) else None
+    return Introduction(
+        instance_id=text(metadata.get("control-plane-id")),
+        features=frozenset(f for f in features if isinstance(f, str)) if isinstance(features, list) else frozenset(),
+        version=version_of(build if isinstance(build, dict) else {}),
+        config=text(metadata.get("config")),
+    )
+
+
+def version_of(build: Mapping[str, Json]) -> Version:
+    """The version in a node's metadata."""
+    return Version(
+        kuma_cp=KumaCpVersion(
+            version=text(build.get("version")),
+            git_tag=text(build.get("gitTag")),
+            git_commit=text(build.get("gitCommit")),
+            build_date=text(build.get("buildDate")),
+        )
+    )
+
+
+def text(value: Json) -> str:
+    """The value if it is a string."""
+    return value if isinstance(value, str) else ""
+
+
+def compatible(ours: str, theirs: str) -> bool:
+    """Whether two versions are of one major and at most two minors apart; what is no version counts as compatible.
+
+    Source: Kuma ``pkg/version/compatibility.go`` (behaviour).
+    """
+    pattern = re.compile(r"v?(\d+)\.(\d+)\.\d+")
+    a, b = pattern.match(ours), pattern.match(theirs)
+    if a is None or b is None:
+        return True
+    return a[1] == b[1] and abs(int(a[2]) - int(b[2])) <= 2
+
+
+def overdue(waiting: Mapping[str, Waiting], now: float, limit_s: float = UNACKNOWLEDGED_S) -> str:
+    """The kind whose oldest unanswered response is over the limit, empty if there is none."""
+    late = [(w.since, kind) for kind, w in waiting.items() if now - w.since >= limit_s]
+    return min(late)[1] if late else ""
+
+
+def status_of(counts: Mapping[str, Counts], at: datetime) -> KdsSubscriptionStatus:
+    """The counts of a stream as a part of a ZoneInsight."""
+    total = Counts(
+        sum(c.sent for c in counts.values()),
+        sum(c.acknowledged for c in counts.values()),
+        sum(c.rejected for c in counts.values()),
+    )
+    stat = {kind: counts[kind].stats() for kind in sorted(counts)}
+    return KdsSubscriptionStatus(last_update_time=at, total=total.stats(), stat=stat)
+
+
+def with_subscription(insight: ZoneInsight, newest: KdsSubscription) -> ZoneInsight:
+    """The insight with ``newest`` added, or in the place of the one with its id; others that are open are closed."""
+    others = [closed(s, newest.connect_time) for s in insight.subscriptions if s.id != newest.id]
+    return insight.model_copy(update={"subscriptions": (*others, newest)[-KEPT_SUBSCRIPTIONS:]})
+
+
+def closed(subscription: KdsSubscription, at: datetime | None) -> KdsSubscription:
+    """The subscription, ended at ``at`` if it was still open."""
+    return subscription.model_copy(update={"disconnect_time": at}) if subscription.is_open else subscription
+
+
+def all_closed(insight: ZoneInsight, at: datetime) -> ZoneInsight:
+    """The insight of a zone that is offline for sure: a global that starts has no connections yet."""
+    return insight.model_copy(update={"subscriptions": tuple(closed(s, at) for s in insight.subscriptions)})
+
+
+def with_streams(
+    insight: ZoneInsight, instance_id: str, global_to_zone: datetime | None, zone_to_global: datetime | None
+) -> ZoneInsight:
+    """The insight with the two sync streams on record; None: not open."""
+
+    def stream(at: datetime | None) -> KdsStream | None:
+        return None if at is None else KdsStream(global_instance_id=instance_id, connect_time=at)
+
+    streams = KdsStreams(global_to_zone=stream(global_to_zone), zone_to_global=stream(zone_to_global))
+    return insight.model_copy(update={"kds_streams": streams})
+
+
+def with_health_check(insight: ZoneInsight, at: datetime | None) -> ZoneInsight:
+    """The insight with the time of the zone's last health check."""
+    return insight if at is None else insight.model_copy(update={"health_check": HealthCheck(time=at)})

@@ -1,0 +1,314 @@
+"""The two halves of a KDS connection, the same for both roles: a stream that sends and a stream that receives.
+
+Each raises when it is over, whatever the end was: a stream that ends cleanly is an end too.
+"""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+import trio
+from prometheus_client import CollectorRegistry
+
+from meshd.discovery import Answer, DeltaRequest, Node, Received, Receiver, Resources, Sender, Waiting, wire
+from meshd.kds.health import Counts, overdue
+from meshd.kds.merge import Batch, Merged, complaint, open_batch
+from meshd.kds.metrics import Metrics
+from meshd.kds.quarantine import Direction, Held, Quarantined, Refusal, after_batch, quarantined
+from meshd.model.errors import ConflictError, NotFoundError, PeerError, UnavailableError
+from meshd.model.registry import Registry
+from meshd.model.resource import Resource, ResourceKey
+from meshd.runtime.latest import Latest
+from meshd.store.store import ChangeFeed, Store
+
+log = logging.getLogger(__name__)
+
+DEBOUNCE_S = 0.02
+"""A burst of changes is waited for so long and then crosses as one; a single change is this much late."""
+WRITE_ATTEMPTS = 10
+"""Others may write the same resources; after so many lost races something else is wrong."""
+
+
+class Pipe(Protocol):
+    """A bidirectional call of either role."""
+
+    async def send(self, message: bytes) -> None:
+        """Send one message."""
+
+    async def receive(self) -> bytes | None:
+        """The next message, None after a clean end."""
+
+
+@dataclass(frozen=True, slots=True)
+class ControlPlane:
+    """What a role of KDS needs of the process it lives in.
+
+    ``instance_id`` names the process (``<host>-<4 characters>``), ``version`` is what peers are told. ``now`` is UTC.
+    """
+
+    store: Store
+    registry: Registry
+    now: Callable[[], datetime]
+    metrics: CollectorRegistry
+    instance_id: str
+    version: str
+
+
+class Quarantine:
+    """What is refused now, by zone and direction; ``items`` is for REST. Logs once per transition."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._held: dict[tuple[str, Direction], dict[ResourceKey, str]] = {}
+        self.items: Latest[tuple[Quarantined, ...]] = Latest(())
+
+    def after_batch(
+        self,
+        zone: str,
+        direction: Direction,
+        kind: str,
+        refused: Iterable[Refusal],
+        *,
+        complete: bool = False,
+        seen: frozenset[ResourceKey] = frozenset(),
+    ) -> None:
+        """Take note of what came of a batch of one kind; see ``quarantine.after_batch``."""
+        before = self._held.get((zone, direction), {})
+        after = after_batch(before, kind, complete=complete, seen=seen, refused=refused)
+        if after == before:
+            return
+        for key in sorted(after.keys() - before.keys()):
+            log.warning("zone=%s %s %s is refused: %s", zone, direction.value, key, after[key])
+        for key in sorted(before.keys() - after.keys()):
+            log.info("zone=%s %s %s is refused no more", zone, direction.value, key)
+        self._set(zone, direction, after)
+
+    def replace(self, zone: str, direction: Direction, refused: Mapping[ResourceKey, str]) -> None:
+        """Make ``refused`` all that is held of a zone and direction."""
+        kinds = {key.kind for key in self._held.get((zone, direction), {})} | {key.kind for key in refused}
+        for kind in sorted(kinds):
+            of_kind = [Refusal(key, reason) for key, reason in refused.items() if key.kind == kind]
+            self.after_batch(zone, direction, kind, of_kind, complete=True)
+
+    def forget(self, zone: str) -> None:
+        """Drop everything of a zone that is gone."""
+        for direction in Direction:
+            if (zone, direction) in self._held:
+                self._set(zone, direction, {})
+
+    def _set(self, zone: str, direction: Direction, after: dict[ResourceKey, str]) -> None:
+        if after:
+            self._held[zone, direction] = after
+        else:
+            self._held.pop((zone, direction), None)
+        held: Held = self._held
+        count = sum(len(reasons) for (_, way), reasons in held.items() if way is direction)
+        self._metrics.quarantined.labels(direction.value).set(count)
+        self.items.publish(quarantined(held))
+
+
+class SendingStream:
+    """Sends what a peer subscribes to, on one call. ``counts`` is by kind; ``on_change`` is told when it moved."""
+
+    def __init__(
+        self,
+        pipe: Pipe,
+        resources: Resources,
+        *,
+        control_plane: str,
+        limit_s: float,
+        metrics: Metrics,
+        on_answer: Callable[[str, str], None],
+    ) -> None:
+        self._pipe = pipe
+        self._sender = Sender(resources, control_plane)
+        self._limit_s = limit_s
+        self._metrics = metrics
+        self._on_answer = on_answer
+        self._work = trio.Event()
+        self._sent = trio.Event()
+        self.counts: dict[str, Counts] = {}
+
+    def changed(self, kind: str, names: Iterable[str]) -> None:
+        """These resources changed; wakes the stream."""
+        self._sender.changed(kind, names)
+        self._work.set()
+
+    def take(self, request: DeltaRequest) -> None:
+        """Take in one request of the peer."""
+        answer = self._sender.receive(request)
+        self._work.set()
+        if answer is Answer.NONE:
+            return
+        counts = self.counts.setdefault(request.type_url, Counts())
+        if answer is Answer.ACK:
+            counts.acknowledged += 1
+        else:
+            counts.rejected += 1
+        self._metrics.responses.labels(request.type_url, "sent", answer.value).inc()
+        self._on_answer(request.type_url, request.error.message if request.error else "")
+
+    async def run(self) -> None:
+        """Serve the call until it ends; always raises.
+
+        Raises:
+            PeerError: the peer broke the protocol.
+            UnavailableError: it left something unacknowledged for too long, or ended the call.
+            RpcError: the call ended with a status.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read)
+            nursery.start_soon(self._write)
+            nursery.start_soon(watch_overdue, self._sender.unacknowledged, lambda: self._sent, self._limit_s)
+
+    async def _read(self) -> None:
+        while True:
+            data = await self._pipe.receive()
+            if data is None:
+                raise UnavailableError("the peer ended its side of the stream")
+            try:
+                request = wire.decode_request(data)
+            except ValueError as error:
+                raise PeerError(f"a message that is no DeltaDiscoveryRequest: {error}") from error
+            self.take(request)
+
+    async def _write(self) -> None:
+        while True:
+            await self._work.wait()
+            self._work = trio.Event()
+            while (response := self._sender.poll(trio.current_time())) is not None:
+                self.counts.setdefault(response.type_url, Counts()).sent += 1
+                self._metrics.responses.labels(response.type_url, "sent", "sent").inc()
+                self._metrics.resources.labels(response.type_url, "sent").inc(len(response.resources))
+                sent, self._sent = self._sent, trio.Event()
+                sent.set()
+                await self._pipe.send(wire.encode_response(response))
+
+
+async def watch_overdue(
+    unacknowledged: Callable[[], Mapping[str, Waiting]], news: Callable[[], trio.Event], limit_s: float
+) -> None:
+    """Sleep until a response is unanswered for ``limit_s``, then raise UnavailableError. Idle while none is out."""
+    while True:
+        event, waiting = news(), unacknowledged()
+        if not waiting:
+            await event.wait()
+            continue
+        late = overdue(waiting, trio.current_time(), limit_s)
+        if late:
+            raise UnavailableError(f"{late}: a response was not acknowledged within {limit_s:g} s")
+        await trio.sleep_until(min(w.since for w in waiting.values()) + limit_s)
+
+
+Plan = Callable[[Batch, Store], Merged]
+"""``merge.on_global`` for one zone, or ``merge.on_zone``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """Where a receiving stream keeps what it gets, and how. ``zone`` is the zone at either end."""
+
+    zone: str
+    control_plane: ControlPlane
+    plan: Plan
+    quarantine: Quarantine
+    metrics: Metrics
+
+
+class ReceivingStream:
+    """Asks a peer for kinds on one call and keeps their copies in the store."""
+
+    def __init__(
+        self,
+        pipe: Pipe,
+        node: Node,
+        kinds: Iterable[str],
+        keeping: Keeping,
+        *,
+        limit_s: float,
+        on_progress: Callable[[frozenset[str]], None],
+    ) -> None:
+        self._pipe = pipe
+        self._receiver = Receiver(node, kinds)
+        self._keeping = keeping
+        self._limit_s = limit_s
+        self._on_progress = on_progress
+        self._received = trio.Event()
+
+    async def run(self) -> None:
+        """Serve the call until it ends; always raises, see ``SendingStream.run``."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._read)
+            nursery.start_soon(watch_overdue, self._receiver.unacknowledged, lambda: self._received, self._limit_s)
+
+    async def _read(self) -> None:
+        for request in self._receiver.first_requests():
+            await self._pipe.send(wire.encode_request(request))
+        while True:
+            data = await self._pipe.receive()
+            if data is None:
+                raise UnavailableError("the peer ended its side of the stream")
+            try:
+                received = self._receiver.receive(wire.decode_response(data), trio.current_time())
+            except ValueError as error:
+                raise PeerError(f"a message that is no fitting DeltaDiscoveryResponse: {error}") from error
+            event, self._received = self._received, trio.Event()
+            event.set()
+            with self._keeping.metrics.apply_seconds.time():
+                answer = await self._apply(received)
+            await self._pipe.send(wire.encode_request(answer))
+            self._on_progress(self._receiver.complete_types)
+
+    async def _apply(self, received: Received) -> DeltaRequest:
+        """Store what was received; the answer to send."""
+        keeping, kind = self._keeping, received.type_url
+        batch = open_batch(keeping.control_plane.registry[kind], received)
+        merged = await apply(keeping.control_plane.store, batch, keeping.plan)
+        keeping.quarantine.after_batch(
+            keeping.zone, Direction.RECEIVED, kind, merged.refused, complete=batch.complete, seen=batch.seen
+        )
+        if merged.relabelled:
+            keeping.metrics.relabelled.labels(kind).inc(len(merged.relabelled))
+            log.warning("zone=%s kind=%s claimed to be of other zones: %s", keeping.zone, kind, set(merged.relabelled))
+        keeping.metrics.resources.labels(kind, "received").inc(len(received.resources))
+        keeping.metrics.responses.labels(kind, "received", "nack" if merged.refused else "ack").inc()
+        if merged.refused:
+            return self._receiver.reject(received, complaint(merged.refused))
+        return self._receiver.acknowledge(received)
+
+
+async def apply(store: Store, batch: Batch, plan: Plan) -> Merged:
+    """Write what a batch comes to; what others wrote in between is looked at again.
+
+    Raises:
+        UnavailableError: the store is away, or the race was lost again and again.
+    """
+    for _ in range(WRITE_ATTEMPTS):
+        merged = plan(batch, store)
+        if not merged.edits:
+            return merged
+        try:
+            await store.write(merged.edits)
+        except (ConflictError, NotFoundError) as error:
+            log.debug("kind=%s: %s; merging again", batch.type_.kind, error)
+            last = error
+        else:
+            return merged
+    raise UnavailableError(f"kind {batch.type_.kind}: lost {WRITE_ATTEMPTS} races for the store, at last: {last}")
+
+
+async def settled(feed: ChangeFeed, debounce_s: float) -> frozenset[ResourceKey]:
+    """The next burst of changes, as one set."""
+    dirty = await feed.take()
+    await trio.sleep(debounce_s)
+    return dirty | feed.take_now()
+
+
+def every_key(store: Store, kinds: Iterable[str]) -> list[ResourceKey]:
+    """The keys of everything stored of these kinds."""
+    found: list[Resource] = []
+    for kind in kinds:
+        found += store.list(kind)
+    return [resource.key for resource in found]

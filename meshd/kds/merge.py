@@ -1,0 +1,199 @@
+"""A received batch against what is stored: the edits that apply it, and what of it is refused. Pure.
+
+Source: Kuma ``pkg/kds/v2/store/sync.go`` (behaviour); reference/kds.md 5.3, 5.7 and 7.2.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from meshd.discovery.receiver import Received
+from meshd.kds import surgery
+from meshd.kds.envelope import Arrived, UnreadableError, decode
+from meshd.kds.names import hashed_name, key_of
+from meshd.kds.quarantine import Refusal
+from meshd.model import codec
+from meshd.model import labels as label
+from meshd.model.errors import InvalidError
+from meshd.model.resource import Resource, ResourceKey
+from meshd.model.resource_type import Flow, ResourceType
+from meshd.store.store import Create, Delete, Edit, Update
+
+MAX_REASON = 500
+"""A reason goes into logs, answers and a NACK; a peer must not make it long."""
+
+
+class Stored(Protocol):
+    """What a merge reads of a store."""
+
+    def get(self, key: ResourceKey) -> Resource | None:
+        """The stored resource, or None."""
+
+    def list(self, kind: str, mesh: str | None = None) -> tuple[Resource, ...]:
+        """Every stored resource of a kind."""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """One response with its envelopes opened. ``opaque``: some resource is so broken that not even its key is known."""
+
+    type_: ResourceType
+    complete: bool
+    arrived: tuple[Arrived, ...]
+    removed: tuple[ResourceKey, ...]
+    refused: tuple[Refusal, ...]
+    opaque: bool
+
+    @property
+    def seen(self) -> frozenset[ResourceKey]:
+        """Every key that it names."""
+        return frozenset((*(a.key for a in self.arrived), *self.removed, *(r.key for r in self.refused)))
+
+
+@dataclass(frozen=True, slots=True)
+class Merged:
+    """What to write, and what stayed out. ``relabelled`` are values of zones that others claimed in specs."""
+
+    edits: tuple[Edit, ...]
+    refused: tuple[Refusal, ...]
+    relabelled: tuple[str, ...] = ()
+
+
+def open_batch(type_: ResourceType, received: Received) -> Batch:
+    """Open the envelopes of a response; what cannot be opened is refused alone."""
+    arrived: dict[ResourceKey, Arrived] = {}
+    refused: list[Refusal] = []
+    opaque = False
+    for entry in received.resources:
+        try:
+            one = decode(type_, entry)
+        except UnreadableError as error:
+            opaque = opaque or error.key is None
+            refused.append(refusal(error.key or ResourceKey(type_.kind, "", ""), str(error)))
+        else:
+            arrived[one.key] = one
+    removed = tuple(key_of(type_.kind, name) for name in received.removed)
+    return Batch(
+        type_, received.complete, tuple(arrived.values()), () if received.complete else removed, tuple(refused), opaque
+    )
+
+
+def on_global(batch: Batch, stored: Stored, zone: str) -> Merged:
+    """Apply what ``zone`` sent: only what is labelled as its own is touched, and everything is made its own.
+
+    New resources are owned by the Zone, which must be stored.
+    """
+    owner = ResourceKey("Zone", "", zone)
+    relabelled: list[str] = []
+
+    def receive(one: Arrived, existing: Resource | None) -> Resource:
+        if existing is not None and existing.labels.get(label.ZONE) != zone:
+            raise ValueError(f"it belongs to {belongs_to(existing)}")
+        labels = {**one.labels, label.ZONE: zone, label.ORIGIN: label.ORIGIN_ZONE}
+        expected = hashed_name(one.key.mesh, labels.get(label.DISPLAY_NAME) or one.key.name, labels)
+        if one.key.name != expected:
+            # Names are the hash of the zone, so that no zone can take a name that another will need.
+            raise ValueError(f"its name is not the one that its mesh, display name and zone give: {expected!r}")
+        wire, claimed = surgery.pin_zone(one.key.kind, one.spec, zone)
+        relabelled.extend(claimed)
+        resource = build(batch.type_, one, existing, labels, wire)
+        status = None if one.status is None else codec.status_from_wire(batch.type_, one.status)
+        return replace(resource, owner=owner, status=status)
+
+    def in_scope(resource: Resource) -> bool:
+        return resource.labels.get(label.ZONE) == zone
+
+    merged = merge(batch, stored, in_scope, receive)
+    return replace(merged, relabelled=tuple(relabelled))
+
+
+def on_zone(batch: Batch, stored: Stored) -> Merged:
+    """Apply what the global sent: of kinds that a zone may own, only what is labelled as the global's is touched.
+
+    The status of a stored resource is the zone's own and stays.
+    """
+    shared = Flow.ZONE_LOCAL in batch.type_.flow
+
+    def in_scope(resource: Resource) -> bool:
+        return not shared or resource.labels.get(label.ORIGIN) == label.ORIGIN_GLOBAL
+
+    def receive(one: Arrived, existing: Resource | None) -> Resource:
+        if shared and one.labels.get(label.ORIGIN) != label.ORIGIN_GLOBAL:
+            raise ValueError(f"it came without the label {label.ORIGIN}={label.ORIGIN_GLOBAL}")
+        if existing is not None and not in_scope(existing):
+            # Kuma's words: the global shows them to its users.
+            raise ValueError("user error: a resource of that name was made in this zone; delete or rename it")
+        resource = build(batch.type_, one, existing, one.labels, one.spec)
+        return replace(resource, status=existing.status if existing else None)
+
+    return merge(batch, stored, in_scope, receive)
+
+
+def merge(
+    batch: Batch,
+    stored: Stored,
+    in_scope: Callable[[Resource], bool],
+    receive: Callable[[Arrived, Resource | None], Resource],
+) -> Merged:
+    """The edits in the order create, delete, update. ``receive`` raises ``ValueError`` for what is refused."""
+    creates: list[Edit] = []
+    updates: list[Edit] = []
+    refused = list(batch.refused)
+    for one in batch.arrived:
+        existing = stored.get(one.key)
+        try:
+            resource = receive(one, existing)
+        except (ValueError, InvalidError) as error:
+            refused.append(refusal(one.key, str(error)))
+            continue
+        if existing is None:
+            creates.append(Create(resource))
+        elif not existing.same_content(resource):
+            updates.append(Update(resource))
+    kept = {one.key for one in batch.arrived} | {r.key for r in batch.refused}
+    gone: list[Resource] = []
+    if not batch.complete:
+        found = (stored.get(key) for key in batch.removed if key not in kept)
+        gone = [resource for resource in found if resource is not None and in_scope(resource)]
+    elif not batch.opaque:
+        # With an unknown key among the broken ones nobody can say what is really gone.
+        gone = [r for r in stored.list(batch.type_.kind) if r.key not in kept and in_scope(r)]
+    deletes: list[Edit] = [Delete(resource.key, resource.version) for resource in gone]
+    return Merged((*creates, *deletes, *updates), tuple(refused))
+
+
+def build(
+    type_: ResourceType, one: Arrived, existing: Resource | None, labels: Mapping[str, str], wire: bytes
+) -> Resource:
+    """The resource to store; what is stored already is not decoded again.
+
+    Raises:
+        ValueError, InvalidError: the spec cannot be decoded or its kind's rules refuse it.
+    """
+    if existing is not None and existing.wire == wire:
+        return replace(existing, labels=labels)
+    spec = codec.spec_from_wire(type_, wire)
+    resource = Resource(key=one.key, spec=spec, labels=labels, wire=wire)
+    violations = type_.validate(resource)
+    if violations:
+        raise ValueError("; ".join(str(v) for v in violations))
+    if existing is None:
+        return resource
+    return replace(existing, spec=spec, labels=labels, wire=wire)
+
+
+def refusal(key: ResourceKey, reason: str) -> Refusal:
+    """A refusal with its reason cut to a length fit for logs."""
+    return Refusal(key, reason if len(reason) <= MAX_REASON else reason[: MAX_REASON - 3] + "...")
+
+
+def belongs_to(resource: Resource) -> str:
+    """Whose a stored resource is, for people."""
+    zone = resource.labels.get(label.ZONE)
+    return f"zone {zone!r}" if zone else "the global"
+
+
+def complaint(refused: tuple[Refusal, ...]) -> str:
+    """What a NACK says."""
+    text = "; ".join(f"{r.key}: {r.reason}" for r in refused[:10])
+    return text if len(refused) <= 10 else f"{text}; and {len(refused) - 10} more"

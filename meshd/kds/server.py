@@ -1,0 +1,597 @@
+"""The global's side of KDS: admits zones, sends them what they may see, keeps what they send.
+
+A zone's link is one connection: the call ``GlobalToZoneSync`` opens it, the other calls of the connection belong to
+it, and they all end together, so that a zone always starts anew as a whole.
+"""
+
+import logging
+import uuid
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+import trio
+
+from meshd.ca import access, tokens
+from meshd.discovery import DeltaRequest, Entry, Json, Node, wire
+from meshd.kds import admission, crossing, health, merge
+from meshd.kds.admission import AdmittedZone, Caller
+from meshd.kds.keeper import (
+    DEBOUNCE_S,
+    ControlPlane,
+    Keeping,
+    Quarantine,
+    ReceivingStream,
+    SendingStream,
+    every_key,
+    settled,
+)
+from meshd.kds.metrics import Metrics
+from meshd.kds.outbox import Outbox
+from meshd.kds.quarantine import Direction, Refusal
+from meshd.kinds.zone import Zone
+from meshd.kinds.zone_insight import KdsSubscription, Version, ZoneInsight
+from meshd.model.errors import ConflictError, DeniedError, MeshdError, NotFoundError, UnavailableError
+from meshd.model.registry import Registry
+from meshd.model.resource import Resource, ResourceKey
+from meshd.model.resource_type import Flow
+from meshd.rpc import Connection, Handler, RpcError, ServerStream, Status
+from meshd.runtime.latest import Latest
+from meshd.runtime.supervisor import leaves
+from meshd.store.store import Create, Put
+
+log = logging.getLogger(__name__)
+
+SYNC = "/kuma.mesh.v1alpha1.KDSSyncService/"
+GLOBAL_SERVICE = "/kuma.mesh.v1alpha1.GlobalKDSService/"
+GLOBAL_TO_ZONE = SYNC + "GlobalToZoneSync"
+ZONE_TO_GLOBAL = SYNC + "ZoneToGlobalSync"
+HEALTH_CHECK = GLOBAL_SERVICE + "HealthCheck"
+ADMIN_STREAMS = tuple(GLOBAL_SERVICE + name for name in ("StreamXDSConfigs", "StreamStats", "StreamClusters"))
+
+CONTROL_PLANE = "global"
+FIRST_REQUEST_S = 10.0
+"""A call that says nothing for so long is ended."""
+LINK_S = 10.0
+"""``ZoneToGlobalSync`` waits so long for its connection's ``GlobalToZoneSync``; a zone opens both at once."""
+DUPLICATE_PING_S = 2.0
+PING_EVERY_S = 5.0
+PING_TIMEOUT_S = 5.0
+"""Two of these and a connection whose packets vanish is offline: the limit of promise P8."""
+FLUSH_S = 1.0
+"""Counts in a ZoneInsight are at most so old; who is online is written at once."""
+KEPT_REFUSALS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedConnection:
+    """A connection that was turned away, for operators."""
+
+    zone: str
+    address: str
+    at: datetime
+    reason: str
+
+
+@dataclass(eq=False, slots=True)
+class Link:
+    """One zone's connection."""
+
+    zone: crossing.ZoneEnd
+    connection: Connection
+    instance_id: str
+    authenticated: bool
+    since: datetime
+    subscription: KdsSubscription
+    sending: SendingStream | None = None
+    zone_to_global: datetime | None = None
+    health_check: datetime | None = None
+    ended: str = ""
+    ended_at: datetime | None = None
+    scopes: set[trio.CancelScope] = field(default_factory=set)
+
+    def end(self, reason: str) -> None:
+        """End every call of the link; the first reason stays."""
+        if not self.ended:
+            self.ended = reason
+        for scope in self.scopes:
+            scope.cancel()
+
+    async def within(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run a call's work as a part of the link: whatever ends it ends the link, and the link's end ends it.
+
+        Always raises: an ``RpcError`` UNAVAILABLE when the link ended for another reason than this call.
+        """
+        try:
+            with trio.CancelScope() as scope:
+                self.scopes.add(scope)
+                if self.ended:
+                    scope.cancel()
+                await work()
+        except Exception as error:
+            known = first_known(error)
+            if known is None:
+                self.end("a bug in the global; its log says more")
+                raise
+            self.end(str(known))
+            raise known from None
+        except BaseException:
+            self.end("the connection ended")
+            raise
+        finally:
+            self.scopes.discard(scope)
+        raise RpcError(Status.UNAVAILABLE, self.ended)
+
+
+def first_known(error: Exception) -> MeshdError | None:
+    """The first of meshd's own errors in an exception or group; None if there is anything else in it."""
+    found = leaves(error)
+    return next((e for e in found if isinstance(e, MeshdError)), None) if all(map(is_known, found)) else None
+
+
+def is_known(error: BaseException) -> bool:
+    """Whether an exception is weather or a peer's fault."""
+    return isinstance(error, (MeshdError, trio.Cancelled))
+
+
+class ZoneResources:
+    """The outbox as one zone may see it. Reads like ``discovery.Resources``."""
+
+    def __init__(
+        self, outbox: Outbox, registry: Registry, zone: crossing.ZoneEnd, is_enabled: Callable[[str], bool]
+    ) -> None:
+        self._outbox = outbox
+        self._registry = registry
+        self._zone = zone
+        self._is_enabled = is_enabled
+
+    def get(self, type_url: str, name: str) -> Entry | None:
+        """The resource if the zone may see it."""
+        outgoing = self._outbox.find(type_url, name)
+        if outgoing is None:
+            return None
+        type_ = self._registry[type_url]
+        return outgoing.entry if crossing.admits(type_, outgoing.source, self._zone, self._is_enabled) else None
+
+    def names(self, type_url: str) -> Iterable[str]:
+        """The names of all resources of a type; ``get`` says which the zone may see."""
+        return self._outbox.names(type_url)
+
+
+class GlobalKds:
+    """The global's KDS. ``handlers`` go into a ``GrpcServer``; ``run`` must be running for them to answer.
+
+    ``zones`` says who is online and why not, ``quarantine.items`` what was refused, ``refused`` who was turned away
+    (newest last).
+    """
+
+    name = "kds-global"
+
+    def __init__(
+        self,
+        here: ControlPlane,
+        *,
+        unauthenticated_zones: Sequence[AdmittedZone] = (),
+        debounce_s: float = DEBOUNCE_S,
+        unacknowledged_s: float = health.UNACKNOWLEDGED_S,
+    ) -> None:
+        self._here = here
+        self._store = here.store
+        self._registry = registry = here.registry
+        self._now = here.now
+        self._metrics = Metrics(here.metrics, "global")
+        self._instance_id = here.instance_id
+        self._admitted = tuple(unauthenticated_zones)
+        self._debounce_s = debounce_s
+        self._unacknowledged_s = unacknowledged_s
+        across = {t.kind for t in registry.flowing(Flow.ACROSS_ZONES)}
+        sent = {t.kind for t in registry.flowing(Flow.GLOBAL_TO_ZONE)} | across
+        self._received = tuple(t.kind for t in registry.flowing(Flow.ZONE_TO_GLOBAL))
+        self._across = across
+        self._outbox = Outbox(registry, sent, crossing.to_zone)
+        self._links: dict[str, Link] = {}
+        self._linked = trio.lowlevel.ParkingLot()
+        self._locks: dict[str, trio.Lock] = {}
+        self._ready = trio.Event()
+        self._newest: dict[str, Link] = {}
+        self._stale: set[str] = set()
+        self._flush = trio.Event()
+        self._hurry = trio.Event()
+        self.zones: Latest[Mapping[str, health.ZoneState]] = Latest({})
+        self.refused: Latest[tuple[RefusedConnection, ...]] = Latest(())
+        self.quarantine = Quarantine(self._metrics)
+        self.handlers: Mapping[str, Handler] = {
+            GLOBAL_TO_ZONE: self._global_to_zone,
+            ZONE_TO_GLOBAL: self._zone_to_global,
+            HEALTH_CHECK: self._health_check,
+            **dict.fromkeys(ADMIN_STREAMS, self._admin_stream),
+        }
+
+    # ------------------------------------------------------------------ the service
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Keep the outbox and the zones' insights until cancelled; then every link ends with UNAVAILABLE."""
+        kinds = self._outbox.kinds | {"Zone"}
+        with self._store.watch(kinds) as feed:
+            self._outbox.update(every_key(self._store, self._outbox.kinds), self._store.get)
+            self._note_unsendable()
+            await self._close_old_subscriptions()
+            self._ready.set()
+            task_status.started()
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._keep_insights)
+                    while True:
+                        self._spread(await settled(feed, self._debounce_s))
+            finally:
+                self._ready = trio.Event()
+                for link in list(self._links.values()):
+                    link.end("the global is shutting down")
+                    self._leave(link)
+                with trio.CancelScope(shield=True, deadline=trio.current_time() + FLUSH_S):
+                    await self._write_insights()
+
+    def _spread(self, dirty: frozenset[ResourceKey]) -> None:
+        """Tell every link what of these changes concerns it."""
+        changed = {kind: set(names) for kind, names in self._outbox.update(dirty, self._store.get).items()}
+        self._note_unsendable()
+        zones = {key.name for key in dirty if key.kind == "Zone"}
+        for zone in zones:
+            if self._store.get(ResourceKey("Zone", "", zone)) is None:
+                self._forget(zone)
+        if zones:
+            # Whether a zone is enabled decides on everything that came from it.
+            for kind in self._across:
+                changed.setdefault(kind, set()).update(self._outbox.names(kind))
+        for link in self._links.values():
+            if link.sending is not None:
+                for kind, names in changed.items():
+                    link.sending.changed(kind, names)
+
+    def _note_unsendable(self) -> None:
+        self.quarantine.replace("", Direction.SENT, self._outbox.refused)
+
+    def _forget(self, zone: str) -> None:
+        """A Zone was deleted: its link goes, and with the next one it is made anew."""
+        link = self._links.get(zone)
+        if link is not None:
+            link.end(f"zone {zone!r} was deleted on the global")
+            self._leave(link)
+        self._newest.pop(zone, None)
+        self._stale.discard(zone)
+        self.quarantine.forget(zone)
+        self.zones.publish({name: state for name, state in self.zones.value.items() if name != zone})
+
+    def _is_enabled(self, zone: str) -> bool:
+        resource = self._store.get(ResourceKey("Zone", "", zone))
+        return resource is None or not isinstance(resource.spec, Zone) or resource.spec.is_enabled
+
+    # ------------------------------------------------------------------ calls
+
+    async def _global_to_zone(self, stream: ServerStream) -> None:
+        caller, authenticated = await self._authenticate(stream)
+        admission.check_features(caller.zone, stream.metadata)
+        first = await self._first_request(stream, caller)
+        link = await self._admit(stream, caller, first, authenticated=authenticated)
+        resources = ZoneResources(self._outbox, self._registry, link.zone, self._is_enabled)
+        sending = SendingStream(
+            stream,
+            resources,
+            control_plane=CONTROL_PLANE,
+            limit_s=self._unacknowledged_s,
+            metrics=self._metrics,
+            on_answer=lambda kind, error: self._answered(caller.zone, kind, error),
+        )
+        sending.take(first)
+        link.sending = sending
+        self._announce(link)
+        try:
+            await link.within(lambda: self._both(sending.run, lambda: self._ping(link)))
+        finally:
+            self._leave(link)
+
+    async def _both(self, one: Callable[[], Awaitable[None]], other: Callable[[], Awaitable[None]]) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one)
+            nursery.start_soon(other)
+
+    async def _ping(self, link: Link) -> None:
+        """Raise once the transport does not answer any more."""
+        while True:
+            await trio.sleep(PING_EVERY_S)
+            if not await link.connection.ping(PING_TIMEOUT_S):
+                raise UnavailableError(f"no answer to an HTTP/2 ping within {PING_TIMEOUT_S:g} s")
+
+    async def _zone_to_global(self, stream: ServerStream) -> None:
+        caller, _ = await self._authenticate(stream)
+        admission.check_features(caller.zone, stream.metadata)
+        link = await self._link_of(stream, caller)
+        link.zone_to_global = self._now()
+        self._touch(caller.zone)
+        keeping = Keeping(
+            caller.zone,
+            self._here,
+            lambda batch, store: merge.on_global(batch, store, caller.zone),
+            self.quarantine,
+            self._metrics,
+        )
+        receiving = ReceivingStream(
+            stream,
+            self._node(caller.zone),
+            self._received,
+            keeping,
+            limit_s=self._unacknowledged_s,
+            on_progress=lambda _: None,
+        )
+        await link.within(receiving.run)
+
+    def _node(self, zone: str) -> Node:
+        """Who asks a zone: its own name as id, as Kuma's zones want it (T14)."""
+        build: dict[str, Json] = {"version": self._here.version, "gitTag": "", "gitCommit": "", "buildDate": ""}
+        return Node(
+            zone,
+            metadata={
+                "version": {"kumaCp": build},
+                "config": "",
+                "control-plane-id": self._instance_id,
+                "features": list(crossing.NODE_FEATURES),
+            },
+        )
+
+    async def _health_check(self, stream: ServerStream) -> None:
+        caller, _ = await self._authenticate(stream)
+        await stream.receive()
+        link = self._links.get(caller.zone)
+        if link is not None and link.connection is stream.connection:
+            link.health_check = self._now()
+            self._touch(caller.zone)
+        # No interval: the zone keeps its own.
+        await stream.send(b"")
+
+    async def _admin_stream(self, stream: ServerStream) -> None:
+        """Hold the call open: we never ask anything on it, and its end would make the zone reconnect."""
+        caller, _ = await self._authenticate(stream)
+        link = await self._link_of(stream, caller)
+        await link.within(trio.sleep_forever)
+
+    # ------------------------------------------------------------------ admission
+
+    async def _authenticate(self, stream: ServerStream) -> tuple[Caller, bool]:
+        """Who calls, and whether by a token. Nothing else of the call is looked at before."""
+        await self._ready.wait()
+        zone = ""
+        try:
+            caller = admission.caller_of(stream.metadata, stream.peer)
+            zone = caller.zone
+            if caller.token:
+                access.authenticate_zone(self._store, caller.token, zone, tokens.CONTROL_PLANE, self._now())
+                return caller, True
+            shown = self._insight_labels(zone).get(health.TOKEN_SHOWN) == "true"
+            admission.check_tokenless(caller, self._admitted, token_shown_before=shown)
+        except (DeniedError, RpcError) as error:
+            refusal = (
+                error if isinstance(error, RpcError) else RpcError(Status.UNAUTHENTICATED, f"zone {zone!r}: {error}")
+            )
+            self._turned_away(zone, stream.peer, refusal)
+            raise refusal from None
+        return caller, False
+
+    def _turned_away(self, zone: str, address: str, error: RpcError) -> None:
+        """Put a refusal on record; logged once until another reason comes."""
+        self._metrics.refused_connections.labels(error.status.name).inc()
+        before = self.refused.value
+        host = admission.host_of(address)
+        same = [r for r in before if (r.zone, admission.host_of(r.address), r.reason) == (zone, host, error.message)]
+        if not same:
+            log.warning("zone=%s from=%s is refused: %s", zone, address, error.message)
+        kept = [r for r in before if r not in same]
+        newest = RefusedConnection(zone, address, self._now(), error.message)
+        self.refused.publish((*kept, newest)[-KEPT_REFUSALS:])
+
+    async def _first_request(self, stream: ServerStream, caller: Caller) -> DeltaRequest:
+        data: bytes | None = None
+        with trio.move_on_after(FIRST_REQUEST_S):
+            data = await stream.receive()
+        if data is None:
+            raise RpcError(Status.INVALID_ARGUMENT, "the stream ended or was silent before its first request")
+        try:
+            request = wire.decode_request(data)
+        except ValueError as error:
+            raise RpcError(Status.INVALID_ARGUMENT, f"no DeltaDiscoveryRequest: {error}") from error
+        said = request.node.id if request.node else ""
+        if said != caller.zone:
+            raise RpcError(Status.INVALID_ARGUMENT, f"node.id is {said[:80]!r}, but client-id is {caller.zone!r}")
+        return request
+
+    async def _admit(self, stream: ServerStream, caller: Caller, first: DeltaRequest, *, authenticated: bool) -> Link:
+        """Give the connection the zone's name, if it may have it."""
+        node = first.node or Node(caller.zone)
+        introduced = health.introduction(node.metadata)
+        async with self._locks.setdefault(caller.zone, trio.Lock()):
+            await self._make_room(stream, caller, introduced.instance_id, authenticated=authenticated)
+            await self._register(caller.zone, authenticated=authenticated)
+            since = self._now()
+            subscription = KdsSubscription(
+                id=str(uuid.uuid4()),
+                global_instance_id=self._instance_id,
+                connect_time=since,
+                version=self._judged(introduced.version),
+                config=introduced.config,
+                auth_token_provided=authenticated,
+                zone_instance_id=introduced.instance_id,
+            )
+            end = crossing.ZoneEnd(caller.zone, introduced.features)
+            link = Link(end, stream.connection, introduced.instance_id, authenticated, since, subscription)
+            self._links[caller.zone] = self._newest[caller.zone] = link
+            self._linked.unpark_all()
+            return link
+
+    def _judged(self, version: Version) -> Version:
+        build = version.kuma_cp
+        if build is None:
+            return version
+        fits = health.compatible(self._here.version, build.version)
+        return version.model_copy(update={"kuma_cp": build.model_copy(update={"kuma_cp_global_compatible": fits})})
+
+    async def _make_room(self, stream: ServerStream, caller: Caller, instance_id: str, *, authenticated: bool) -> None:
+        """End the link that has the name, if this connection may replace it; raise RpcError if not."""
+        link = self._links.get(caller.zone)
+        if link is None or link.ended:
+            return
+        same = link.connection is stream.connection
+        holder = admission.Holder(link.instance_id, link.connection.peer, same)
+        if admission.needs_ping(holder, instance_id, authenticated=authenticated):
+            holder = replace(holder, answers=await link.connection.ping(DUPLICATE_PING_S))
+            if self._links.get(caller.zone) is not link:
+                return  # it went by itself
+        try:
+            reason = admission.check_duplicate(holder, caller.zone, instance_id, authenticated=authenticated)
+        except RpcError as error:
+            self._turned_away(caller.zone, stream.peer, error)
+            raise
+        link.end(reason)
+        self._leave(link)
+
+    async def _register(self, zone: str, *, authenticated: bool) -> None:
+        """Create the Zone of a newcomer, and remember that it showed a token before anything is sent to it."""
+        key = ResourceKey("Zone", "", zone)
+        if self._store.get(key) is None:
+            try:
+                await self._store.write([Create(Resource(key, Zone(enabled=True)))])
+            except ConflictError:
+                log.debug("zone=%s was created by somebody else", zone)
+        if authenticated and self._insight_labels(zone).get(health.TOKEN_SHOWN) != "true":
+            await self._put_insight(zone, self._insight(zone), {health.TOKEN_SHOWN: "true"})
+
+    async def _link_of(self, stream: ServerStream, caller: Caller) -> Link:
+        """The link that the call's connection has opened."""
+        with trio.move_on_after(LINK_S):
+            while True:
+                link = self._links.get(caller.zone)
+                if link is not None and link.connection is stream.connection and not link.ended:
+                    return link
+                await self._linked.park()
+        raise RpcError(
+            Status.FAILED_PRECONDITION,
+            f"zone {caller.zone!r}: this connection has no GlobalToZoneSync that was accepted",
+        )
+
+    # ------------------------------------------------------------------ who is online
+
+    def _announce(self, link: Link) -> None:
+        zone = link.zone.name
+        how = "by token" if link.authenticated else "WITHOUT a token, as the configuration admits it"
+        log.info("zone=%s is online from %s, instance %s, %s", zone, link.connection.peer, link.instance_id, how)
+        self._metrics.connected.inc()
+        state = health.ZoneState(
+            name=zone,
+            online=True,
+            since=link.since,
+            address=link.connection.peer,
+            instance_id=link.instance_id,
+            authenticated=link.authenticated,
+        )
+        self.zones.publish({**self.zones.value, zone: state})
+        self._touch(zone, transition=True)
+
+    def _leave(self, link: Link) -> None:
+        """Take a link that has ended off the list."""
+        zone = link.zone.name
+        link.end("the connection ended")
+        if self._links.get(zone) is not link:
+            return
+        del self._links[zone]
+        if link.sending is None:
+            return
+        log.warning("zone=%s is offline: %s", zone, link.ended)
+        self._metrics.connected.dec()
+        self._metrics.ended.inc()
+        state = self.zones.value[zone]
+        self.zones.publish(
+            {**self.zones.value, zone: replace(state, online=False, since=self._now(), reason=link.ended)}
+        )
+        link.ended_at = self._now()
+        self._touch(zone, transition=True)
+
+    def _answered(self, zone: str, kind: str, error: str) -> None:
+        """A zone acknowledged or rejected a response: NACKs say what in words, not which resource in a field."""
+        refused = [Refusal(ResourceKey(kind, "", ""), error)] if error else []
+        self.quarantine.after_batch(zone, Direction.SENT, kind, refused, complete=True)
+        self._touch(zone)
+
+    # ------------------------------------------------------------------ insights
+
+    def _touch(self, zone: str, *, transition: bool = False) -> None:
+        """The insight of a zone is to be written, at once if it came or went."""
+        self._stale.add(zone)
+        self._flush.set()
+        if transition:
+            self._hurry.set()
+
+    async def _keep_insights(self) -> None:
+        failing = False
+        while True:
+            await self._flush.wait()
+            with trio.move_on_after(FLUSH_S):
+                await self._hurry.wait()
+            self._flush, self._hurry = trio.Event(), trio.Event()
+            stale = frozenset(self._stale)
+            try:
+                await self._write_insights()
+            except UnavailableError as error:
+                if not failing:
+                    log.warning("insights of zones cannot be stored: %s; trying again", error)
+                failing = True
+                self._stale |= stale
+                self._flush.set()
+            else:
+                failing = False
+
+    async def _write_insights(self) -> None:
+        """Store what is known of every zone that something happened to."""
+        while self._stale:
+            zone = self._stale.pop()
+            link = self._newest.get(zone)
+            if link is not None:
+                await self._put_insight(zone, self._insight_of(zone, link), {health.OFFLINE_REASON: link.ended})
+
+    def _insight_of(self, zone: str, link: Link) -> ZoneInsight:
+        counts = link.sending.counts if link.sending is not None else {}
+        link.subscription = link.subscription.model_copy(
+            update={"status": health.status_of(counts, self._now()), "disconnect_time": link.ended_at}
+        )
+        insight = health.with_subscription(self._insight(zone), link.subscription)
+        open_since = None if link.ended else link.since
+        insight = health.with_streams(
+            insight, self._instance_id, open_since, None if link.ended else link.zone_to_global
+        )
+        return health.with_health_check(insight, link.health_check)
+
+    def _insight(self, zone: str) -> ZoneInsight:
+        stored = self._store.get(ResourceKey("ZoneInsight", "", zone))
+        return stored.spec if stored is not None and isinstance(stored.spec, ZoneInsight) else ZoneInsight()
+
+    def _insight_labels(self, zone: str) -> Mapping[str, str]:
+        stored = self._store.get(ResourceKey("ZoneInsight", "", zone))
+        return stored.labels if stored is not None else {}
+
+    async def _put_insight(self, zone: str, insight: ZoneInsight, labels: Mapping[str, str]) -> None:
+        """Store an insight, with these labels changed; an empty one is dropped."""
+        merged = {k: v for k, v in {**self._insight_labels(zone), **labels}.items() if v}
+        owner = ResourceKey("Zone", "", zone)
+        try:
+            await self._store.write(
+                [Put(Resource(ResourceKey("ZoneInsight", "", zone), insight, labels=merged, owner=owner))]
+            )
+        except NotFoundError as error:
+            log.debug("zone=%s: %s", zone, error)
+
+    async def _close_old_subscriptions(self) -> None:
+        """At the start nobody is connected, whatever an earlier process that was killed left behind."""
+        at = self._now()
+        for resource in self._store.list("ZoneInsight"):
+            if isinstance(resource.spec, ZoneInsight) and resource.spec.is_online:
+                insight = health.with_streams(health.all_closed(resource.spec, at), self._instance_id, None, None)
+                await self._put_insight(
+                    resource.key.name, insight, {health.OFFLINE_REASON: "the global was started anew"}
+                )
