@@ -17,8 +17,8 @@ class Rendering:
     """A table and what it was made of, so that the next one can be made of the differences.
 
     ``vips`` are the view's, by key; of these the *answered* ones have a bound port. ``claims`` has, for each name in
-    wire form, the keys of the answered VIPs that want it; the first gets it. ``refused`` says for each name that DNS
-    cannot carry why it is left out.
+    wire form, the keys of the answered VIPs that want it; the first gets it. ``refused`` says for each VIP's key
+    and name that DNS cannot carry why it is left out.
     """
 
     table: NameTable
@@ -26,7 +26,7 @@ class Rendering:
     vips: Mapping[str, Vip]
     bound_ports: frozenset[int] | None
     claims: Mapping[bytes, tuple[str, ...]]
-    refused: Mapping[str, str]
+    refused: Mapping[tuple[str, str], str]
 
 
 def start(domain: str, *, recursive: bool) -> Rendering:
@@ -65,18 +65,19 @@ def updated(previous: Rendering, vips: Mapping[str, Vip], bound_ports: frozenset
     affected: dict[bytes, None] = {}
     for key, old in before.items():
         for name in answered_names(old, previous.bound_ports):
-            wire_name = wire_or_none(name, {})
-            if wire_name is None:
-                refused.pop(name, None)
-                continue
-            affected[wire_name] = None
-            claims[wire_name] = tuple(k for k in claims[wire_name] if k != key)
+            if refused.pop((key, name), None) is None:
+                wire_name = name_to_wire(name)
+                affected[wire_name] = None
+                claims[wire_name] = tuple(k for k in claims[wire_name] if k != key)
     for key, new in after.items():
         for name in answered_names(new, bound_ports):
-            wire_name = wire_or_none(name, refused)
-            if wire_name is not None:
-                affected[wire_name] = None
-                claims[wire_name] = ranked((*claims.get(wire_name, ()), key), name, previous.domain)
+            try:
+                wire_name = name_to_wire(name)
+            except ValueError as error:
+                refused[key, name] = str(error)
+                continue
+            affected[wire_name] = None
+            claims[wire_name] = ranked((*claims.get(wire_name, ()), key), name, previous.domain)
     changes: dict[bytes, IPv4Address | None] = {}
     for wire_name in affected:
         changes[wire_name] = vips[claims[wire_name][0]].address if claims[wire_name] else None
@@ -99,12 +100,3 @@ def ranked(keys: tuple[str, ...], name: str, domain: str) -> tuple[str, ...]:
     decides.
     """
     return tuple(sorted(set(keys), key=lambda key: (name.lower() not in (key.lower(), f"{key}.{domain}".lower()), key)))
-
-
-def wire_or_none(name: str, refused: dict[str, str]) -> bytes | None:
-    """The name in wire form; None, and the reason in ``refused``, if DNS cannot carry it."""
-    try:
-        return name_to_wire(name)
-    except ValueError as error:
-        refused[name] = str(error)
-        return None

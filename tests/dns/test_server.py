@@ -1,0 +1,194 @@
+import struct
+
+import dns.message
+import pytest
+import trio
+
+from meshd.dns.metrics import Tally
+from meshd.dns.server import BATCH, Current, Server, split
+from meshd.dns.service import bind
+from meshd.dns.settings import Address, DnsSettings
+from meshd.dns.wire import name_to_wire
+from tests.dns.support import BACKEND, FakeUpstream, honest, query, table, truncating
+
+pytestmark = pytest.mark.e2e
+
+
+class Running:
+    """A server on loopback with some clients' verbs."""
+
+    def __init__(self, nursery: trio.Nursery, upstreams: tuple[Address, ...] = (), **more: float) -> None:
+        self._nursery = nursery
+        self.settings = DnsSettings(upstreams=upstreams, **more)  # type: ignore[arg-type]
+        self.current = Current(table(recursive=bool(upstreams)))
+        self.tally = Tally(None)
+        self.port = 0
+
+    async def start(self) -> "Running":
+        udp, listeners = await bind(Address("127.0.0.1", 0))
+        self.port = udp.getsockname()[1]
+
+        async def run(task_status: trio.TaskStatus[None]) -> None:
+            with udp:
+                await Server(udp, listeners, self.current, self.settings, self.tally).run(task_status=task_status)
+
+        await self._nursery.start(run)
+        return self
+
+    async def udp(self, *messages: bytes, expect: int | None = None) -> list[bytes]:
+        with trio.socket.socket(type=trio.socket.SOCK_DGRAM) as sock:
+            await sock.connect(("127.0.0.1", self.port))
+            for message in messages:
+                await sock.send(message)
+            with trio.fail_after(5):
+                return [await sock.recv(65535) for _ in range(len(messages) if expect is None else expect)]
+
+    async def connect(self) -> trio.SocketStream:
+        return await trio.open_tcp_stream("127.0.0.1", self.port)
+
+
+def framed(*messages: bytes) -> bytes:
+    return b"".join(struct.pack("!H", len(m)) + m for m in messages)
+
+
+async def receive(stream: trio.SocketStream, count: int) -> list[bytes]:
+    data, messages = b"", []
+    with trio.fail_after(5):
+        while len(messages) < count:
+            more = await stream.receive_some(65536)
+            assert more, f"connection ended after {len(messages)} of {count} messages"
+            whole, data = split(data + more)
+            messages += whole
+    return messages
+
+
+def test_split_takes_whole_messages_and_keeps_the_rest() -> None:
+    assert split(framed(b"ab", b"", b"c") + b"\0\x05xy") == ([b"ab", b"", b"c"], b"\0\x05xy")
+    assert split(b"\0") == ([], b"\0")
+
+
+async def test_more_than_a_batch_is_answered(nursery: trio.Nursery) -> None:
+    server = await Running(nursery).start()
+    replies = await server.udp(*(query("backend.mesh", ident=i) for i in range(3 * BATCH)))
+    assert sorted(int.from_bytes(r[:2]) for r in replies) == list(range(3 * BATCH))
+    assert server.tally.queries == {("A", "NOERROR", "fast"): 3 * BATCH}
+
+
+async def test_junk_between_queries_costs_nothing_but_itself(nursery: trio.Nursery) -> None:
+    server = await Running(nursery).start()
+    junk = [b"", b"x", b"\xff" * 500, query("a.mesh", flags=0x8000), query("backend.mesh")[:-1]]
+    replies = await server.udp(*junk, query("backend.mesh", "AAAA", ident=9), expect=2)
+    assert [r[3] & 0xF for r in replies] == [1, 0]
+    assert server.tally.dropped == {"short": 2, "response": 2}
+
+
+async def test_a_new_table_is_answered_from_at_once(nursery: trio.Nursery) -> None:
+    server = await Running(nursery).start()
+    assert (await server.udp(query("new.mesh")))[0][3] & 0xF == 3
+    server.current.table = server.current.table.changed({name_to_wire("new.mesh"): BACKEND})
+    assert (await server.udp(query("new.mesh")))[0].endswith(BACKEND.packed)
+
+
+async def test_pipelined_tcp_queries_split_at_every_byte(nursery: trio.Nursery) -> None:
+    server = await Running(nursery).start()
+    async with await server.connect() as stream:
+        await stream.send_all(framed(*(query("backend.mesh", ident=i) for i in range(300))))
+        assert [int.from_bytes(m[:2]) for m in await receive(stream, 300)] == list(range(300))
+        for byte in framed(query("unknown.mesh", ident=5)):
+            await stream.send_all(bytes((byte,)))
+        assert (await receive(stream, 1))[0][3] & 0xF == 3
+
+
+async def test_half_closed_tcp_client_still_gets_its_forwarded_answer(nursery: trio.Nursery) -> None:
+    fake = FakeUpstream(honest)
+    await nursery.start(fake.run)
+    server = await Running(nursery, (Address("127.0.0.1", fake.port),)).start()
+    async with await server.connect() as stream:
+        await stream.send_all(framed(query("example.org")))
+        await stream.send_eof()
+        (reply,) = await receive(stream, 1)
+    assert str(dns.message.from_wire(reply).answer[0]) == "example.org. 60 IN A 192.0.2.7"
+
+
+async def test_local_answers_overtake_forwarded_ones(nursery: trio.Nursery) -> None:
+    fake = FakeUpstream(lambda _: [])
+    await nursery.start(fake.run)
+    server = await Running(nursery, (Address("127.0.0.1", fake.port),)).start()
+    async with await server.connect() as stream:
+        await stream.send_all(framed(query("example.org", ident=1), query("backend.mesh", ident=2)))
+        assert (await receive(stream, 1))[0][:2] == b"\0\x02"
+
+
+async def test_idle_and_dripping_connections_are_closed(nursery: trio.Nursery) -> None:
+    server = await Running(nursery, tcp_idle_s=0.2).start()
+    async with await server.connect() as idle, await server.connect() as dripping:
+        with trio.fail_after(3):
+            nursery.start_soon(drip, dripping)
+            assert await idle.receive_some(1) == b""
+            while server.tally.tcp.get("idle") != 2:
+                await trio.sleep(0.01)
+
+
+async def drip(stream: trio.SocketStream) -> None:
+    try:
+        while True:
+            await stream.send_all(b"\x01")
+            await trio.sleep(0.03)
+    except (trio.BrokenResourceError, trio.ClosedResourceError):
+        pass
+
+
+async def test_connections_over_the_limit_are_closed_at_once(nursery: trio.Nursery) -> None:
+    server = await Running(nursery, max_tcp_connections=1).start()
+    async with await server.connect() as first:
+        await first.send_all(framed(query("backend.mesh")))
+        await receive(first, 1)
+        async with await server.connect() as second:
+            with trio.fail_after(2):
+                assert await second.receive_some(1) == b""
+        await first.send_all(framed(query("backend.mesh")))
+        await receive(first, 1)
+
+
+async def test_a_reset_or_nonsense_on_one_connection_leaves_the_others_alone(nursery: trio.Nursery) -> None:
+    server = await Running(nursery).start()
+    async with await server.connect() as good:
+        reset = await server.connect()
+        reset.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await reset.send_all(framed(query("backend.mesh")))
+        await reset.aclose()
+        async with await server.connect() as bad:
+            await bad.send_all(framed(b"no dns"))
+            with trio.fail_after(2):
+                assert await bad.receive_some(1) == b""
+        await good.send_all(framed(query("backend.mesh")))
+        await receive(good, 1)
+    assert "failed" not in server.tally.tcp
+
+
+async def test_long_forwarded_answer_is_truncated_by_udp_and_whole_by_tcp(nursery: trio.Nursery) -> None:
+    fake = FakeUpstream(truncating, lambda message: honest(message, count=100))
+    await nursery.start(fake.run)
+    server = await Running(nursery, (Address("127.0.0.1", fake.port),)).start()
+    (cut,) = await server.udp(query("example.org", edns=4096))
+    assert cut[2] & 2
+    assert len(cut) < 60
+    async with await server.connect() as stream:
+        await stream.send_all(framed(query("example.org", edns=4096)))
+        assert len(dns.message.from_wire((await receive(stream, 1))[0]).answer[0]) == 100
+
+
+async def test_names_under_the_domain_do_not_reach_the_upstream(nursery: trio.Nursery) -> None:
+    fake = FakeUpstream(honest)
+    await nursery.start(fake.run)
+    server = await Running(nursery, (Address("127.0.0.1", fake.port),)).start()
+    await server.udp(query("unknown.mesh"), query("Backend.Mesh", "MX"), query("example.org"))
+    assert len(fake.seen_udp) == 1
+
+
+async def test_more_queries_than_may_be_outstanding_fail_at_once(nursery: trio.Nursery) -> None:
+    fake = FakeUpstream(lambda _: [])
+    await nursery.start(fake.run)
+    server = await Running(nursery, (Address("127.0.0.1", fake.port),), max_outstanding=2).start()
+    replies = await server.udp(*(query("example.org", ident=i) for i in range(5)), expect=3)
+    assert {r[3] & 0xF for r in replies} == {2}
