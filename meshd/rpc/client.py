@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import trio
 from prometheus_client import CollectorRegistry
 
-from meshd.model.errors import UnavailableError
+from meshd.model.errors import MeshdError, UnavailableError
 from meshd.rpc.headers import Metadata, request_headers, status_of_answer, user_metadata
 from meshd.rpc.http2 import Connection
 from meshd.rpc.limits import CLIENT_LIMITS, Limits
@@ -60,6 +60,14 @@ class ClientStream(Stream):
                 self.reset(RESET_CANCEL, error)
             return
         self.outcome = status_of_answer(fields)
+
+    def fail(self, failure: MeshdError) -> None:
+        """A call that the server has ended keeps its status; a reset after it only says that nobody reads any more."""
+        if self.outcome is not None:
+            self.local_ended = True
+            self.writable.unpark_all()
+        else:
+            super().fail(failure)
 
     def on_end(self) -> None:
         """Wake senders too: nobody is left to read what they send."""

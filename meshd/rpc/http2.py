@@ -26,6 +26,7 @@ from meshd.rpc.status import RpcError, status_of_reset
 from meshd.rpc.stream import Stream
 
 log = logging.getLogger(__name__)
+logging.getLogger("hpack").setLevel(logging.INFO)  # at DEBUG it writes every header's value, tokens among them
 
 READ_BYTES = 64 * 1024
 LINGER_S = 1.0
