@@ -21,7 +21,6 @@ ZONE_SIGNING_KEY = "zone-token-signing-key"
 ZONE_PUBLIC_KEY = "zone-token-signing-public-key"
 GLOBAL_ONLY_SECRETS = frozenset({"envoy-admin-ca", "admin-user-token", "inter-cp-ca", "user-token-revocations"})
 GLOBAL_ONLY_SECRET_PREFIX = "user-token-signing-key"  # noqa: S105 a name, not a secret
-SKIPS_HASH = frozenset({"Mesh", "Config", "Secret", "GlobalSecret"})
 
 HASH_SUFFIX = "hash-suffix"
 ZONE_PING_HEALTH = "zone-ping-health"
@@ -82,7 +81,7 @@ def to_zone(type_: ResourceType, resource: Resource, skip_prefixes: Collection[s
     sent = replace(resource, labels=labels, status=None)
     if resource.key.kind == "GlobalSecret" and resource.key.name.startswith(ZONE_SIGNING_KEY):
         sent = public_half(sent)
-    return sent if resource.key.kind in SKIPS_HASH else hashed(sent)
+    return hashed(sent) if Flow.HASHED in type_.flow else sent
 
 
 def never_leaves_global(key: ResourceKey) -> bool:
