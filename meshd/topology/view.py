@@ -42,7 +42,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class ServiceView:
-    """A ``kuma.io/service`` value or an external service, with every endpoint sorted by (priority, zone, address, port).
+    """A ``kuma.io/service`` value or an external service, with its endpoints by (priority, zone, address, port).
 
     ``protocol`` is the common denominator of its instances ("tcp" if unknown). ``local_instances`` counts the healthy
     local inbounds, ``remote_instances`` those that the other zones' ingresses report, by zone. ``external`` is the
@@ -78,7 +78,8 @@ class MeshView:
     host. ``local_dataplanes`` are this zone's Dataplanes of the mesh by name. ``egress_services`` is what a ZoneEgress
     of this zone can reach: remote ingresses of the service (reach INGRESS) or an external service (reach EXTERNAL);
     ``ingress_services`` what a ZoneIngress of this zone can: local instances, or a local egress for external ones.
-    ``mesh`` is the Mesh resource. ``policies`` are the mesh's policy resources by kind.
+    ``mesh`` is the Mesh resource. ``policies`` are the mesh's policy resources by kind. ``reasons`` say, sorted, what
+    of the mesh cannot be used and why (an ingress without an address, no egress to route through, a name taken).
     """
 
     mesh_name: str
@@ -91,3 +92,4 @@ class MeshView:
     vips: Mapping[str, Vip]
     local_dataplanes: Mapping[str, Resource]
     policies: Mapping[str, tuple[Resource, ...]]
+    reasons: tuple[str, ...] = ()

@@ -1,0 +1,403 @@
+"""The views of all meshes of one zone, rebuilt as far as a change reaches. Pure: ``keeper.py`` feeds and drives it.
+
+``apply`` takes one resource and notes what it touches: a Dataplane its services, a ZoneIngress the services whose
+offer changed, a ZoneEgress or a Mesh all services that depend on it. ``rebuild`` does the work in steps, each of
+which is one service.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar, cast
+
+from meshd.kinds.mesh import Mesh, MeshServicesMode
+from meshd.kinds.zone_egress import ZoneEgress
+from meshd.kinds.zone_ingress import AvailableService, ZoneIngress
+from meshd.model import labels as label
+from meshd.model.resource import Resource, ResourceKey
+from meshd.topology import digest
+from meshd.topology.endpoints import Gate, Surroundings, build
+from meshd.topology.services import MeshIndex, Offer, TagSet, offered, offers_of, tag_set, tag_sets
+from meshd.topology.view import MeshView, ServiceView, Vip
+from meshd.topology.vips import VipEntry, VipKey, entries_of, vips_of
+
+KINDS = ("Mesh", "Dataplane", "ZoneIngress", "ZoneEgress", "ExternalService")
+"""The kinds that ``apply`` takes, besides the policies."""
+T = TypeVar("T")
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class _Section(Generic[T]):
+    """Values by name, and the sorted mapping that views share until one changes."""
+
+    __slots__ = ("_published", "_unsorted", "items")
+
+    def __init__(self) -> None:
+        self.items: dict[str, T] = {}
+        self._unsorted = False
+        self._published: Mapping[str, T] | None = None
+
+    def set(self, name: str, value: T | None) -> T | None:
+        """Replace or, with None, remove a value; returns the one before."""
+        before = self.items.get(name)
+        self._published = None
+        if value is None:
+            self.items.pop(name, None)
+        else:
+            self._unsorted = self._unsorted or before is None
+            self.items[name] = value
+        return before
+
+    def published(self, key: Callable[[T], str]) -> Mapping[str, T]:
+        """The values by ``key``, in order of name; the same object until ``set``."""
+        if self._published is None:
+            if self._unsorted:
+                self.items = dict(sorted(self.items.items()))
+                self._unsorted = False
+            self._published = MappingProxyType({key(value): value for value in self.items.values()})
+        return self._published
+
+
+@dataclass(slots=True)
+class _MeshState:
+    """One mesh: what is known, what was built of it, and what has to be built again."""
+
+    index: MeshIndex = field(default_factory=MeshIndex)
+    resource: Resource | None = None
+    dataplanes: "_Section[Resource]" = field(default_factory=lambda: _Section())
+    policies: dict[str, dict[str, Resource]] = field(default_factory=dict)
+    instances: Counter[TagSet] = field(default_factory=Counter)
+    services: "_Section[ServiceView]" = field(default_factory=lambda: _Section())
+    egress: "_Section[ServiceView]" = field(default_factory=lambda: _Section())
+    ingress: "_Section[ServiceView]" = field(default_factory=lambda: _Section())
+    vips: Mapping[str, Vip] = _NOTHING
+    reasons: dict[str, str] = field(default_factory=dict)
+    spelled: dict[str, str] = field(default_factory=dict)
+    entries: tuple[VipEntry, ...] = ()
+    digest: digest.Digest = field(default_factory=digest.Digest)
+    touched: set[str] = field(default_factory=set)
+    names_touched: bool = True
+    vips_stale: bool = True
+    changed: bool = True
+    """Something besides services has changed (the Mesh, its Dataplanes, its policies)."""
+    view: MeshView | None = None
+
+
+class Topology:
+    """See the module. ``zone`` is this zone's name, ``domain`` and ``vip_port`` are dnsServer's."""
+
+    def __init__(self, zone: str, domain: str, vip_port: int) -> None:
+        self._zone = zone
+        self._domain = domain
+        self._vip_port = vip_port
+        self._meshes: dict[str, _MeshState] = {}
+        self._ingresses: dict[str, tuple[Gate, frozenset[Offer]]] = {}
+        self._local_ingresses: dict[str, Resource] = {}
+        self._egresses: dict[str, Gate] = {}
+        self._offer: tuple[AvailableService, ...] | None = None
+        self._offered: dict[tuple[str, TagSet, int, bool], AvailableService] = {}
+
+    def apply(self, key: ResourceKey, resource: Resource | None) -> None:
+        """Take the newest state of one resource; None: it is gone. Any kind but ``KINDS`` is a policy."""
+        match key.kind:
+            case "Mesh":
+                self._apply_mesh(key.name, resource)
+            case "Dataplane":
+                self._apply_dataplane(self._mesh(key.mesh), key.name, resource)
+            case "ExternalService":
+                mesh = self._mesh(key.mesh)
+                mesh.touched |= mesh.index.set_external(key.name, resource)
+                mesh.names_touched = True
+                self._offer = None
+            case "ZoneIngress":
+                self._apply_ingress(key.name, resource)
+            case "ZoneEgress":
+                self._apply_egress(key.name, resource)
+            case _:
+                self._apply_policy(self._mesh(key.mesh), key, resource)
+
+    def entries(self) -> Mapping[str, tuple[VipEntry, ...]]:
+        """Who needs a VIP, by mesh. Unchanged tuples keep their identity."""
+        found: dict[str, tuple[VipEntry, ...]] = {}
+        for name, mesh in sorted(self._meshes.items()):
+            if mesh.resource is None:
+                continue
+            self._spell(mesh)
+            if mesh.names_touched:
+                entries = entries_of(name, mesh.spelled.values(), mesh.index.external_resources())
+                if entries != mesh.entries:
+                    mesh.entries, mesh.vips_stale = entries, True
+                mesh.names_touched = False
+            found[name] = mesh.entries
+        return found
+
+    def rebuild(self, addresses: Mapping[VipKey, IPv4Address]) -> Iterator[None]:
+        """Build everything that was touched, a service a step; ``views`` is right when the iterator ends.
+
+        Nothing may be applied before it ends. ``addresses`` are the committed VIPs.
+        """
+        self.entries()
+        for name, mesh in list(self._meshes.items()):
+            if mesh.resource is None:
+                self._meshes[name] = self._emptied(mesh)
+                continue
+            around = self._surroundings(mesh)
+            changed = mesh.changed or bool(mesh.touched)
+            for service in sorted(mesh.touched):
+                self._build_service(mesh, service, around)
+                yield
+            mesh.touched.clear()
+            changed = self._build_vips(mesh, addresses) or changed
+            if changed:
+                self._build_view(name, mesh, around)
+                mesh.changed = False
+            yield
+
+    @property
+    def views(self) -> dict[str, MeshView]:
+        """The view of each mesh, by name; unchanged ones keep their identity."""
+        return {name: mesh.view for name, mesh in sorted(self._meshes.items()) if mesh.view is not None}
+
+    def offer(self) -> tuple[AvailableService, ...]:
+        """What the local ingresses have to offer: ``available_services`` of everything applied, incrementally."""
+        if self._offer is None:
+            counts: Counter[tuple[str, TagSet]] = Counter()
+            outside: Counter[tuple[str, TagSet]] = Counter()
+            for name, mesh in self._meshes.items():
+                spec = cast("Mesh", mesh.resource.spec) if mesh.resource is not None else None
+                if spec is None or spec.mesh_services.mode is MeshServicesMode.EXCLUSIVE:
+                    continue
+                counts.update({(name, tags): count for tags, count in mesh.instances.items()})
+                if _through_egress(spec):
+                    specs = [cast("Any", r.spec) for r in mesh.index.external_resources()]
+                    outside.update((name, tag_set(s.tags)) for s in specs if s.tags.get(label.ZONE) == self._zone)
+            self._offer = (*self._reuse(counts, external=False), *self._reuse(outside, external=True))
+        return self._offer
+
+    def local_ingresses(self) -> tuple[Resource, ...]:
+        """The ZoneIngresses of this zone, as last applied."""
+        return tuple(resource for _, resource in sorted(self._local_ingresses.items()))
+
+    def _reuse(self, counts: Mapping[tuple[str, TagSet], int], *, external: bool) -> list[AvailableService]:
+        # Making a thousand specs for one that changed would cost more than everything else here.
+        found = []
+        for (mesh, tags), count in sorted(counts.items()):
+            key = (mesh, tags, count, external)
+            if key not in self._offered:
+                (self._offered[key],) = offered({(mesh, tags): count}, external=external)
+            found.append(self._offered[key])
+        if len(self._offered) > 2 * len(found) + 1000:
+            self._offered.clear()
+        return found
+
+    def _mesh(self, name: str) -> _MeshState:
+        return self._meshes.setdefault(name, _MeshState())
+
+    def _emptied(self, mesh: _MeshState) -> _MeshState:
+        """The state of a mesh without its Mesh resource: what is known stays, nothing is built."""
+        if mesh.view is None and not mesh.services.items:
+            return mesh
+        return _MeshState(
+            index=mesh.index,
+            dataplanes=mesh.dataplanes,
+            policies=mesh.policies,
+            instances=mesh.instances,
+            touched=mesh.index.services(),
+            digest=self._digest_of(mesh),
+        )
+
+    def _digest_of(self, mesh: _MeshState) -> digest.Digest:
+        fresh = digest.Digest()
+        for name, resource in mesh.dataplanes.items.items():
+            fresh.set("dataplane", name, digest.of_resource(resource))
+        for kind, policies in mesh.policies.items():
+            for name, resource in policies.items():
+                fresh.set(f"policy {kind}", name, digest.of_resource(resource))
+        return fresh
+
+    def _apply_mesh(self, name: str, resource: Resource | None) -> None:
+        mesh = self._mesh(name)
+        before, mesh.resource = mesh.resource, resource
+        mesh.changed = True
+        mesh.digest.set("mesh", name, digest.of_resource(resource) if resource is not None else None)
+        same = before is not None and resource is not None and _settings(before) == _settings(resource)
+        if not same:
+            mesh.touched |= mesh.index.services()
+            self._offer = None
+
+    def _apply_dataplane(self, mesh: _MeshState, name: str, resource: Resource | None) -> None:
+        before = mesh.dataplanes.set(name, resource)
+        old, new = (tag_sets(r) if r is not None else () for r in (before, resource))
+        if old != new:
+            mesh.instances.subtract(old)
+            mesh.instances.update(new)
+            for tags in old:
+                if not mesh.instances[tags]:
+                    del mesh.instances[tags]
+            self._offer = None
+        mesh.digest.set("dataplane", name, digest.of_resource(resource) if resource is not None else None)
+        mesh.touched |= mesh.index.set_dataplane(name, resource)
+        mesh.changed = True
+
+    def _apply_policy(self, mesh: _MeshState, key: ResourceKey, resource: Resource | None) -> None:
+        of_kind = mesh.policies.setdefault(key.kind, {})
+        of_kind.pop(key.name, None)
+        if resource is not None:
+            of_kind[key.name] = resource
+        content = digest.of_resource(resource) if resource is not None else None
+        mesh.digest.set(f"policy {key.kind}", key.name, content)
+        mesh.changed = True
+
+    def _apply_ingress(self, name: str, resource: Resource | None) -> None:
+        self._local_ingresses.pop(name, None)
+        gate, offers = None, frozenset[Offer]()
+        if resource is not None:
+            spec = cast("ZoneIngress", resource.spec)
+            if spec.zone in ("", self._zone):
+                self._local_ingresses[name] = resource
+            else:
+                at = spec.networking
+                usable = bool(at.advertised_address and at.advertised_port)
+                gate = Gate(spec.zone, *((at.advertised_address, at.advertised_port) if usable else ("", 0)))
+                offers = offers_of(resource)
+        before, known = self._ingresses.pop(name, (None, frozenset[Offer]()))
+        if gate is not None:
+            self._ingresses[name] = (gate, offers)
+        for mesh_name in sorted({offer.mesh for offer in known ^ offers}):
+            mesh = self._mesh(mesh_name)
+            added = [o for o in offers - known if o.mesh == mesh_name]
+            removed = [o for o in known - offers if o.mesh == mesh_name]
+            mesh.touched |= mesh.index.set_ingress(name, added, removed)
+        if gate != before:
+            for mesh in self._meshes.values():
+                mesh.touched |= mesh.index.of_ingress(name)
+                mesh.changed = True
+
+    def _apply_egress(self, name: str, resource: Resource | None) -> None:
+        before = self._egresses.pop(name, None)
+        gate = None
+        if resource is not None:
+            spec = cast("ZoneEgress", resource.spec)
+            if spec.zone in ("", self._zone) and spec.networking.address and spec.networking.port:
+                gate = self._egresses[name] = Gate(self._zone, spec.networking.address, spec.networking.port)
+        if gate != before:
+            for mesh in self._meshes.values():
+                mesh.touched |= mesh.index.elsewhere()
+                mesh.changed = True
+
+    def _surroundings(self, mesh: _MeshState) -> Surroundings:
+        spec = cast("Mesh", cast("Resource", mesh.resource).spec)
+        return Surroundings(
+            zone=self._zone,
+            mtls=spec.enabled_backend() is not None,
+            through_egress=_through_egress(spec),
+            locality_aware=spec.routing.locality_aware_load_balancing,
+            ingresses={name: gate for name, (gate, _) in self._ingresses.items()},
+            egresses=tuple(sorted(set(self._egresses.values()), key=lambda g: (g.address, g.port))),
+        )
+
+    def _spell(self, mesh: _MeshState) -> None:
+        """Note under which names the touched services are known now."""
+        for service in mesh.touched:
+            name = mesh.index.spelling(service)
+            if mesh.spelled.get(service, "") != name:
+                mesh.names_touched = True
+                mesh.spelled.pop(service, None)
+                if name:
+                    mesh.spelled[service] = name
+
+    def _build_service(self, mesh: _MeshState, service: str, around: Surroundings) -> None:
+        found = mesh.index.parts(service)
+        built = build(found[0], around) if found is not None else None
+        mesh.reasons.pop(service, None)
+        if found is not None and found[1]:
+            mesh.reasons[service] = found[1]
+        for section, views, view in (
+            ("service", mesh.services, built.service if built else None),
+            ("egress", mesh.egress, built.egress if built else None),
+            ("ingress", mesh.ingress, built.ingress if built else None),
+        ):
+            if views.items.get(service) == view:
+                continue
+            views.set(service, view)
+            mesh.digest.set(section, service, digest.of_service(view) if view is not None else None)
+
+    def _build_vips(self, mesh: _MeshState, addresses: Mapping[VipKey, IPv4Address]) -> bool:
+        """Bring the VIPs up to date; whether any changed."""
+        if not mesh.vips_stale and all(
+            (vip := mesh.vips.get(_visible(entry))) is not None and vip.address == addresses.get(entry.key)
+            for entry in mesh.entries
+        ):
+            return False
+        vips = vips_of(mesh.entries, addresses, self._domain, self._vip_port)
+        mesh.vips_stale = False
+        if vips == mesh.vips:
+            return False
+        for key in mesh.vips.keys() | vips.keys():
+            before, after = mesh.vips.get(key), vips.get(key)
+            if before != after:
+                mesh.digest.set("vip", key, digest.of_vip(after) if after is not None else None)
+            elif before is not None:
+                vips[key] = before
+        mesh.vips = MappingProxyType(dict(sorted(vips.items())))
+        return True
+
+    def _build_view(self, name: str, mesh: _MeshState, around: Surroundings) -> None:
+        reasons = tuple(sorted({*mesh.reasons.values(), *self._gate_reasons(mesh, around)}))
+        mesh.digest.set("reasons", "", repr(reasons))
+        version = mesh.digest.value
+        if mesh.view is not None and mesh.view.version == version:
+            return
+        mesh.view = MeshView(
+            mesh_name=name,
+            zone=self._zone,
+            version=version,
+            mesh=cast("Resource", mesh.resource),
+            services=mesh.services.published(_name_of),
+            egress_services=mesh.egress.published(_name_of),
+            ingress_services=mesh.ingress.published(_name_of),
+            vips=mesh.vips,
+            local_dataplanes=mesh.dataplanes.published(lambda resource: resource.key.name),
+            policies=MappingProxyType(
+                {
+                    kind: tuple(of_kind[policy] for policy in sorted(of_kind))
+                    for kind, of_kind in sorted(mesh.policies.items())
+                    if of_kind
+                }
+            ),
+            reasons=reasons,
+        )
+
+    def _gate_reasons(self, mesh: _MeshState, around: Surroundings) -> Iterator[str]:
+        offering = [n for n in sorted(around.ingresses) if mesh.index.of_ingress(n)]
+        for name in offering:
+            gate = around.ingresses[name]
+            if not gate.port:
+                yield f"ZoneIngress {name} of zone {gate.zone} has no advertised address and port; not used"
+        if offering and not around.mtls:
+            yield "mTLS is off: services of other zones cannot be reached"
+        if around.through_egress and not around.egresses and mesh.index.elsewhere():
+            yield "routing.zoneEgress is on and this zone has no ZoneEgress: nothing outside of the zone can be reached"
+
+
+def _through_egress(spec: Mesh) -> bool:
+    return spec.routing.zone_egress and spec.enabled_backend() is not None
+
+
+def _settings(mesh: Resource) -> tuple[bool, bool, bool, MeshServicesMode]:
+    """What of a Mesh the endpoints of its services depend on."""
+    spec = cast("Mesh", mesh.spec)
+    routing = spec.routing
+    mtls = spec.enabled_backend() is not None
+    return mtls, routing.zone_egress, routing.locality_aware_load_balancing, spec.mesh_services.mode
+
+
+def _visible(entry: VipEntry) -> str:
+    first = entry.outbounds[0]
+    return entry.key.name if first.port else first.service
+
+
+def _name_of(view: ServiceView) -> str:
+    return view.name

@@ -1,0 +1,310 @@
+"""Virtual IPs: who needs one, who gets which, and how that is kept over restarts.
+
+One allocation serves all meshes of a zone, so an address names one service of one mesh. A name keeps its address
+while it lives, over restarts and over changes of anything else; after its death the address is kept for it, and from
+everybody else, for ``TOMBSTONE``. New names, sorted, take the lowest free addresses.
+
+A change of ``dnsServer.CIDR`` re-allocates exactly the names whose address is outside of the new range.
+
+Kept in Config resources: ``kuma-<mesh>-dns-vips`` in Kuma's format (reference/dataplane.md 4.1), and
+``meshd-dns-vip-tombstones`` of our own. Names are kept in lower case: those that differ by case are one in DNS.
+"""
+
+import enum
+import functools
+import json
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from ipaddress import AddressValueError, IPv4Address, IPv4Network, IPv6Address
+from types import MappingProxyType
+from typing import Any, NamedTuple, cast
+
+from meshd.kinds.external_service import ExternalService
+from meshd.model import labels as label
+from meshd.model.resource import Resource
+from meshd.topology.view import Vip
+
+TOMBSTONE = timedelta(hours=1)
+"""How long the address of a dead name goes to nobody else (design P4)."""
+TOMBSTONES_CONFIG = "meshd-dns-vip-tombstones"
+ORIGIN_SERVICE = "service"
+_LOOPBACK = IPv4Network("127.0.0.0/8")
+_FIRST_LOOPBACK = IPv4Network("127.0.0.0/24")
+_NO_ADDRESSES: Mapping["VipKey", IPv4Address] = MappingProxyType({})
+
+
+class VipType(enum.IntEnum):
+    """What a name is; the numbers are those of Kuma's Config format."""
+
+    SERVICE = 0
+    HOST = 1
+
+
+class VipKey(NamedTuple):
+    """Names the owner of an address; ``name`` is a service or a host, in lower case."""
+
+    mesh: str
+    type: VipType
+    name: str
+
+
+class Outbound(NamedTuple):
+    """One port of a VIP and the service it leads to; port 0 is the service VIP port, whatever that is set to."""
+
+    port: int
+    service: str
+    origin: str
+
+
+@dataclass(frozen=True, slots=True)
+class VipEntry:
+    """Somebody who needs an address, and what its ports lead to, sorted by port."""
+
+    key: VipKey
+    outbounds: tuple[Outbound, ...]
+
+
+class Tombstone(NamedTuple):
+    """An address that nobody but its last owner may get before ``until`` (UTC)."""
+
+    address: IPv4Address
+    until: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Book:
+    """Who has which address. No address is twice in ``addresses`` and ``tombstones`` together."""
+
+    addresses: Mapping[VipKey, IPv4Address] = field(default=_NO_ADDRESSES)
+    tombstones: Mapping[VipKey, Tombstone] = field(default_factory=lambda: MappingProxyType({}))
+
+
+@dataclass(frozen=True, slots=True)
+class Allocation:
+    """The next book, and who is left out because every address is taken."""
+
+    book: Book
+    without: tuple[VipKey, ...]
+
+
+class Pool:
+    """The addresses of a CIDR that may be given out.
+
+    Not its network and broadcast addresses, and of 127.0.0.0/8 nothing in 127.0.0.0/24, where hosts have their own.
+
+    Raises:
+        ValueError: no IPv4 network, or one without an address to give out.
+    """
+
+    def __init__(self, cidr: str) -> None:
+        try:
+            self.network = IPv4Network(cidr)
+        except (AddressValueError, ValueError) as error:
+            raise ValueError(f"'{cidr}' is not an IPv4 network in CIDR form: {error}") from None
+        first, last = int(self.network.network_address), int(self.network.broadcast_address)
+        if self.network.prefixlen < 31:
+            first, last = first + 1, last - 1
+        if self.network.subnet_of(_LOOPBACK):
+            first = max(first, int(_FIRST_LOOPBACK.broadcast_address) + 1)
+        if first > last:
+            raise ValueError(f"'{cidr}' has no address to give out")
+        self._range = range(first, last + 1)
+
+    def __contains__(self, address: IPv4Address) -> bool:
+        return int(address) in self._range
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    def free(self, taken: Collection[int]) -> Iterator[IPv4Address]:
+        """The addresses not taken, the lowest first."""
+        return (IPv4Address(value) for value in self._range if value not in taken)
+
+
+def entries_of(mesh: str, services: Iterable[str], externals: Iterable[Resource]) -> tuple[VipEntry, ...]:
+    """Everybody in a mesh who needs an address, sorted by key.
+
+    ``services`` are the names of all services, also of those that ``externals`` (ExternalServices) are. A host that is
+    an IP address already has one.
+    """
+    ports: dict[VipKey, dict[int, Outbound]] = {}
+    for service in sorted(services):
+        ports[VipKey(mesh, VipType.SERVICE, service.lower())] = {0: Outbound(0, service, ORIGIN_SERVICE)}
+    # Sorted by name: of two that want one port of one host the first gets it.
+    for resource in sorted(externals, key=lambda r: r.key.name):
+        spec = cast("ExternalService", resource.spec)
+        of_service = ports.get(VipKey(mesh, VipType.SERVICE, spec.service.lower()))
+        if of_service is None or not spec.port:
+            continue
+        service = of_service[0].service
+        of_service.setdefault(spec.port, Outbound(spec.port, service, ORIGIN_SERVICE))
+        if spec.networking.disable_host_dns_entry or not spec.host or is_ip_address(spec.host):
+            continue
+        # A host with the name of a service is that service's name already: its VIP also gets the port.
+        key = VipKey(mesh, VipType.HOST, spec.host.lower())
+        of_host = ports.get(VipKey(mesh, VipType.SERVICE, key.name)) or ports.setdefault(key, {})
+        of_host.setdefault(spec.port, Outbound(spec.port, service, f"external-service:{resource.key.name}"))
+    return tuple(VipEntry(key, tuple(sorted(outbounds.values()))) for key, outbounds in sorted(ports.items()))
+
+
+def allocate(book: Book, wanted: Collection[VipKey], pool: Pool, now: datetime) -> Allocation:
+    """The book in which every wanted name has an address, as far as they go round. Returns the same book if it fits.
+
+    Pure and blind to the order of ``wanted``. A name that is no longer wanted leaves a tombstone; one that comes back
+    within its time gets its address again.
+    """
+    asked = frozenset(wanted)
+    addresses = {key: address for key, address in book.addresses.items() if key in asked and address in pool}
+    tombstones = {key: stone for key, stone in book.tombstones.items() if stone.until > now and stone.address in pool}
+    for key, address in book.addresses.items():
+        if key not in asked and address in pool:
+            tombstones[key] = Tombstone(address, now + TOMBSTONE)
+    new = sorted(asked - addresses.keys())
+    for key in new:
+        if (stone := tombstones.pop(key, None)) is not None:
+            addresses[key] = stone.address
+    homeless = [key for key in new if key not in addresses]
+    if homeless:
+        taken = {int(address) for address in addresses.values()}
+        taken.update(int(stone.address) for stone in tombstones.values())
+        addresses.update(zip(homeless, pool.free(taken), strict=False))
+    without = tuple(key for key in homeless if key not in addresses)
+    next_book = Book(addresses, tombstones)
+    return Allocation(book if next_book == book else next_book, without)
+
+
+def vips_of(
+    entries: Sequence[VipEntry], addresses: Mapping[VipKey, IPv4Address], domain: str, vip_port: int
+) -> dict[str, Vip]:
+    """The VIPs of a mesh by service name, and by host for external ones.
+
+    A service has ``<service>.<domain>`` and, with underscores, the same with dots instead. A name belongs to one VIP:
+    a service's own name goes before another's name with dots, and both before a host; of equals the first sorted one.
+    """
+    named: dict[str, VipKey] = {}
+    services = [entry.key for entry in entries if entry.key.type is VipType.SERVICE]
+    for key in services:
+        named.setdefault(f"{key.name}.{domain}", key)
+    for key in services:
+        named.setdefault(f"{key.name.replace('_', '.')}.{domain}", key)
+    for entry in entries:
+        if entry.key.type is VipType.HOST or any(o.origin != ORIGIN_SERVICE for o in entry.outbounds):
+            named.setdefault(entry.key.name, entry.key)
+    names: dict[VipKey, list[str]] = {}
+    for name, key in named.items():
+        names.setdefault(key, []).append(name)
+    found: dict[str, Vip] = {}
+    for entry in entries:
+        address = addresses.get(entry.key)
+        if address is None or entry.key not in names:
+            continue
+        ports = {outbound.port: outbound.service for outbound in reversed(entry.outbounds)}
+        ports[vip_port] = ports.pop(0) if 0 in ports else ports.get(vip_port, entry.outbounds[0].service)
+        visible = ports[vip_port] if entry.key.type is VipType.SERVICE else entry.key.name
+        found[visible] = Vip(address, MappingProxyType(ports), tuple(sorted(names[entry.key])))
+    return found
+
+
+def config_name(mesh: str) -> str:
+    """The name of the Config that holds a mesh's VIPs."""
+    return f"kuma-{mesh}-dns-vips"
+
+
+def mesh_of_config(name: str) -> str | None:
+    """The mesh whose VIPs a Config of that name holds, None if it is another Config."""
+    if name.startswith("kuma-") and name.endswith("-dns-vips") and len(name) > len("kuma--dns-vips"):
+        return name.removeprefix("kuma-").removesuffix("-dns-vips")
+    return None
+
+
+def config_text(entries: Sequence[VipEntry], addresses: Mapping[VipKey, IPv4Address]) -> str:
+    """The content of a mesh's Config, canonical: entries sorted by key."""
+    rows = [_row(entry, str(address)) for entry in entries if (address := addresses.get(entry.key)) is not None]
+    return "{" + ",".join(rows) + "}"
+
+
+def tombstones_text(tombstones: Mapping[VipKey, Tombstone]) -> str:
+    """The content of the tombstones' Config, canonical."""
+    rows = [
+        {"mesh": k.mesh, "type": int(k.type), "name": k.name, "address": str(s.address), "until": s.until.isoformat()}
+        for k, s in sorted(tombstones.items())
+    ]
+    return json.dumps(rows, separators=(",", ":"))
+
+
+def read_book(configs: Mapping[str, str]) -> tuple[Book, tuple[str, ...]]:
+    """The book that Configs (text by name) hold, and what is wrong with them.
+
+    What cannot be read is left out and named. Of an address that two names claim (Kuma gives each mesh the same ones)
+    the first by mesh, type and name keeps it.
+    """
+    problems: list[str] = []
+    claims: list[tuple[VipKey, IPv4Address]] = []
+    for name, text in sorted(configs.items()):
+        mesh = mesh_of_config(name)
+        if mesh is None:
+            continue
+        try:
+            claims += _read_rows(mesh, text)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            problems.append(f"Config {name}: not readable as VIPs ({error}); its names get new addresses")
+    addresses: dict[VipKey, IPv4Address] = {}
+    taken: set[IPv4Address] = set()
+    for key, address in sorted(claims):
+        if address in taken:
+            problems.append(f"Config {config_name(key.mesh)}: {address} of '{key.name}' is somebody else's already")
+        else:
+            addresses[key] = address
+            taken.add(address)
+    tombstones: dict[VipKey, Tombstone] = {}
+    try:
+        for key, stone in _read_tombstones(configs.get(TOMBSTONES_CONFIG, "[]")):
+            if stone.address not in taken and key not in addresses:
+                tombstones[key] = stone
+                taken.add(stone.address)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        problems.append(f"Config {TOMBSTONES_CONFIG}: not readable ({error}); addresses of dead names are free at once")
+    return Book(addresses, tombstones), tuple(problems)
+
+
+def is_ip_address(host: str) -> bool:
+    """Whether a host is an IP address and no name."""
+    for form in (IPv4Address, IPv6Address):
+        try:
+            form(host)
+        except AddressValueError:
+            continue
+        return True
+    return False
+
+
+@functools.lru_cache(maxsize=65536)
+def _row(entry: VipEntry, address: str) -> str:
+    # One changed name must not cost the encoding of all others.
+    outbounds = [{"Port": o.port, "TagSet": {label.SERVICE: o.service}, "Origin": o.origin} for o in entry.outbounds]
+    key = json.dumps(f"{int(entry.key.type)}:{entry.key.name}")
+    return f"{key}:{json.dumps({'address': address, 'outbounds': outbounds}, separators=(',', ':'))}"
+
+
+def _read_rows(mesh: str, text: str) -> list[tuple[VipKey, IPv4Address]]:
+    document: dict[str, Any] = json.loads(text or "{}")
+    found = []
+    for name, body in document.items():
+        code, _, rest = name.partition(":")
+        address = body.get("address", "")
+        if code in ("0", "1") and rest and address:
+            found.append((VipKey(mesh, VipType(int(code)), rest.lower()), IPv4Address(address)))
+    return found
+
+
+def _read_tombstones(text: str) -> list[tuple[VipKey, Tombstone]]:
+    rows: list[dict[str, Any]] = json.loads(text or "[]")
+    found = []
+    for row in rows:
+        until = datetime.fromisoformat(row["until"])
+        if until.tzinfo is None:
+            raise ValueError(f"time {row['until']} has no zone")
+        key = VipKey(str(row["mesh"]), VipType(row["type"]), str(row["name"]))
+        found.append((key, Tombstone(IPv4Address(row["address"]), until)))
+    return sorted(found)
