@@ -199,16 +199,18 @@ async def test_a_goodbye_lets_running_calls_end_and_no_new_one_begin(autojump_cl
     async def close(stream: ServerStream) -> None:
         stream.connection.say_goodbye()
 
-    async with in_memory(make_server({"/t/echo": echo, "/t/close": close})) as (channel, _):
-        async with channel.stream("/t/echo") as stream:
-            async with channel.stream("/t/close") as other:
-                assert await other.receive() is None
-            await stream.send(b"still")
-            assert await stream.receive() == b"still"
-            with pytest.raises(UnavailableError, match="going away"):
-                await channel.unary("/t/echo", b"x")
-            await stream.end()
-            assert await stream.receive() is None
+    async with (
+        in_memory(make_server({"/t/echo": echo, "/t/close": close})) as (channel, _),
+        channel.stream("/t/echo") as stream,
+    ):
+        async with channel.stream("/t/close") as other:
+            assert await other.receive() is None
+        await stream.send(b"still")
+        assert await stream.receive() == b"still"
+        with pytest.raises(UnavailableError, match="going away"):
+            await channel.unary("/t/echo", b"x")
+        await stream.end()
+        assert await stream.receive() is None
 
 
 async def test_a_close_from_a_handler_names_its_reason_to_the_handlers(autojump_clock) -> None:
@@ -224,10 +226,13 @@ async def test_a_close_from_a_handler_names_its_reason_to_the_handlers(autojump_
         stream.connection.close("replaced by a newer connection of the zone")
         await trio.sleep_forever()
 
-    async with in_memory(make_server({"/t/wait": wait, "/t/close": close})) as (channel, _):
-        async with channel.stream("/t/wait") as stream, channel.stream("/t/close"):
-            with pytest.raises(UnavailableError):
-                await stream.receive()
+    async with (
+        in_memory(make_server({"/t/wait": wait, "/t/close": close})) as (channel, _),
+        channel.stream("/t/wait") as stream,
+        channel.stream("/t/close"),
+    ):
+        with pytest.raises(UnavailableError):
+            await stream.receive()
     assert failures == ["memory: replaced by a newer connection of the zone"]
 
 

@@ -49,14 +49,16 @@ async def test_errors_end_calls_with_their_status(autojump_clock, error, status,
         raise error
 
     counted = Counted()
-    async with in_memory(make_server({"/t/fail": fail}, counted=counted)) as (channel, _):
-        async with channel.stream("/t/fail") as stream:
-            assert [await stream.receive() for _ in range(before)] == [b"x"] * before
-            with pytest.raises(RpcError) as caught:
-                await stream.receive()
-            assert (caught.value.status, caught.value.message) == (status, message)
-            with pytest.raises(RpcError):
-                await stream.send(b"to nobody")
+    async with (
+        in_memory(make_server({"/t/fail": fail}, counted=counted)) as (channel, _),
+        channel.stream("/t/fail") as stream,
+    ):
+        assert [await stream.receive() for _ in range(before)] == [b"x"] * before
+        with pytest.raises(RpcError) as caught:
+            await stream.receive()
+        assert (caught.value.status, caught.value.message) == (status, message)
+        with pytest.raises(RpcError):
+            await stream.send(b"to nobody")
     assert counted("calls_total", path="/t/fail", status=status.name) == 1
 
 
