@@ -15,6 +15,7 @@ from meshd.dns.server import Current, Server
 from meshd.dns.settings import Address, DnsSettings
 from meshd.runtime.latest import Latest
 from meshd.runtime.listen import ListenError, open_listeners, why_not
+from meshd.runtime.thread import LoopThread
 from meshd.topology.view import MeshView
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,10 @@ class Resolver:
                 nursery.start_soon(self._follow, self._views)
                 nursery.start_soon(self._follow, self._bound_ports)
                 server = Server(udp, listeners, self._current, self._settings, self._tally)
-                await nursery.start(server.run)
+                if self._settings.own_thread:
+                    await nursery.start(LoopThread("meshd-dns").run, server.run)
+                else:
+                    await nursery.start(server.run)
                 log.info("dns: domain=%s listen=%s names=%d", self._settings.domain, self.address,
                          len(self._current.table.addresses))  # fmt: skip
                 task_status.started()

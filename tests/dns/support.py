@@ -105,7 +105,7 @@ class FakeUpstream:
 
 def honest(message: bytes, address: str = "192.0.2.7", count: int = 1) -> list[bytes]:
     request = dnslib.DNSRecord.parse(message)
-    reply = request.reply()
+    reply = request.reply(aa=0)
     for i in range(count):
         reply.add_answer(
             dnslib.RR(

@@ -30,6 +30,7 @@ def lines(section: list[object]) -> list[str]:
     return [str(rrset) for rrset in section]
 
 
+HOST_SOA = ["api.example.com. 5 IN SOA api.example.com. nobody.invalid. 1 3600 1200 604800 5"]
 SOA = ["mesh. 5 IN SOA mesh. nobody.invalid. 1 3600 1200 604800 5"]
 
 
@@ -57,7 +58,7 @@ SOA = ["mesh. 5 IN SOA mesh. nobody.invalid. 1 3600 1200 604800 5"]
         ("mesh", "DS", 0, [], SOA),
         ("api.example.com", "A", 0, ["api.example.com. 30 IN A 240.0.0.3"], []),
         ("API.example.com", "AAAA", 0, ["API.example.com. 30 IN AAAA ::ffff:240.0.0.3"], []),
-        ("api.example.com", "HTTPS", 0, [], ["api.example.com. 5 IN SOA api.example.com. nobody.invalid. 1 3600 1200 604800 5"]),
+        ("api.example.com", "HTTPS", 0, [], HOST_SOA),
         ("api.example.com", "ANY", 0, ["api.example.com. 30 IN A 240.0.0.3"], []),
     ],
 )  # fmt: skip

@@ -122,7 +122,7 @@ async def test_a_truncated_reply_is_fetched_by_tcp_under_a_new_id() -> None:
     assert fake.seen_tcp[0][2:] == fake.seen_udp[0][2:]
 
 
-@pytest.mark.parametrize("by_tcp", [None, lambda m: [b"\0\0" + honest(m)[0][2:]], lambda m: [b"short"]])
+@pytest.mark.parametrize("by_tcp", [None, lambda m: [b"\0\0" + honest(m)[0][2:]], lambda _: [b"short"]])
 async def test_the_truncated_reply_has_to_do_if_tcp_fails(by_tcp: Behaviour | None) -> None:
     (reply,), tally = await ask(fake := FakeUpstream(truncating, by_tcp))
     assert reply is not None
@@ -155,7 +155,9 @@ async def test_one_query_too_many_is_not_sent() -> None:
     async with trio.open_nursery() as nursery:
         await nursery.start(fake.run)
         upstreams = Upstreams([Address("127.0.0.1", fake.port)], 3, tally := Tally(None))
-        for _ in range(4):
-            nursery.start_soon(upstreams.ask, QUERY)
+        async with trio.open_nursery() as asking:
+            for _ in range(4):
+                asking.start_soon(upstreams.ask, QUERY)
+        nursery.cancel_scope.cancel()
     assert len(fake.seen_udp) == 3 * client.ROUNDS
     assert tally.upstream["none", "overload"] == 1

@@ -29,7 +29,7 @@ class Running:
         self.port = udp.getsockname()[1]
 
         async def run(task_status: trio.TaskStatus[None]) -> None:
-            with udp:
+            with udp, listeners[0].socket:
                 await Server(udp, listeners, self.current, self.settings, self.tally).run(task_status=task_status)
 
         await self._nursery.start(run)
