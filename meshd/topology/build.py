@@ -66,12 +66,12 @@ class _MeshState:
 
     index: MeshIndex = field(default_factory=MeshIndex)
     resource: Resource | None = None
-    dataplanes: "_Section[Resource]" = field(default_factory=lambda: _Section())
+    dataplanes: "_Section[Resource]" = field(default_factory=_Section)
     policies: dict[str, dict[str, Resource]] = field(default_factory=dict)
     instances: Counter[TagSet] = field(default_factory=Counter)
-    services: "_Section[ServiceView]" = field(default_factory=lambda: _Section())
-    egress: "_Section[ServiceView]" = field(default_factory=lambda: _Section())
-    ingress: "_Section[ServiceView]" = field(default_factory=lambda: _Section())
+    services: "_Section[ServiceView]" = field(default_factory=_Section)
+    egress: "_Section[ServiceView]" = field(default_factory=_Section)
+    ingress: "_Section[ServiceView]" = field(default_factory=_Section)
     vips: Mapping[str, Vip] = _NOTHING
     reasons: dict[str, str] = field(default_factory=dict)
     spelled: dict[str, str] = field(default_factory=dict)

@@ -97,9 +97,9 @@ class Pool:
         ValueError: no IPv4 network, or one without an address to give out.
     """
 
-    def __init__(self, cidr: str) -> None:
+    def __init__(self, cidr: str | IPv4Network) -> None:
         try:
-            self.network = IPv4Network(cidr)
+            self.network = IPv4Network(str(cidr))
         except (AddressValueError, ValueError) as error:
             raise ValueError(f"'{cidr}' is not an IPv4 network in CIDR form: {error}") from None
         first, last = int(self.network.network_address), int(self.network.broadcast_address)
