@@ -1,0 +1,166 @@
+"""``ProxyInsights``: says in the store which proxies run in this process and with which certificates."""
+
+import logging
+import random
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from functools import partial
+from typing import Protocol, cast
+
+import trio
+
+from meshd.insight.proxies import INSIGHTS, Run, Shown, certified, connected, ended, insight_key
+from meshd.kinds.mesh import Mesh
+from meshd.model.errors import ConflictError, NotFoundError, UnavailableError
+from meshd.model.resource import Resource, ResourceKey
+from meshd.runtime.latest import Latest
+from meshd.runtime.supervisor import retrying
+from meshd.store.store import Create, Edit, Store, Update
+
+log = logging.getLogger(__name__)
+
+GOODBYE_S = 2.0
+"""How long the last write may take at shutdown; what it leaves open the next start ends."""
+
+
+class Cell(Protocol):
+    """A ``Latest`` of what a proxy shows."""
+
+    @property
+    def version(self) -> int:
+        """How many values there have been."""
+
+    @property
+    def value(self) -> Shown:
+        """The newest."""
+
+    async def newer_than(self, seen: int) -> tuple[int, Shown]:
+        """Wait for one above ``seen``."""
+
+
+class ProxyInsights:
+    """A service for the control plane of a zone.
+
+    ``proxies`` are the keys of the proxies that run here (a cell: they may come and go), which are in the store.
+    ``credentials`` are the cells of those that have certificates, by key of the proxy. ``instance_id`` is new for every
+    run of the process. Insights of proxies that do not run here are only closed, at the start: nobody else writes to
+    a zone's store, so an open subscription of another run is what a crash left behind.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        proxies: Latest[frozenset[ResourceKey]],
+        credentials: Mapping[ResourceKey, Cell],
+        instance_id: str,
+        now: Callable[[], datetime],
+        rng: random.Random,
+    ) -> None:
+        self.name = "proxy insights"
+        self._store = store
+        self._proxies = proxies
+        self._credentials = credentials
+        self._instance_id = instance_id
+        self._now = now
+        self._rng = rng
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Close what is stale, then follow the proxies and their certificates until cancelled, then say goodbye.
+
+        Owns a nursery with one task a certificate.
+        """
+        await self._close_stale()
+        task_status.started()
+        try:
+            async with trio.open_nursery() as nursery:
+                for proxy, cell in self._credentials.items():
+                    if proxy.kind == "Dataplane":
+                        nursery.start_soon(self._follow_certificate, proxy, cell)
+                await self._retrying(self._follow_proxies)
+        finally:
+            with trio.move_on_after(GOODBYE_S, shield=True):
+                await self._goodbye()
+
+    async def _retrying(self, attempt: Callable[[], object]) -> None:
+        weather = (UnavailableError, ConflictError, NotFoundError)
+        await retrying(attempt, weather, name=self.name, rng=self._rng)  # type: ignore[arg-type]
+
+    async def _follow_proxies(self) -> None:
+        running: frozenset[ResourceKey] = frozenset()
+        seen = 0
+        with self._store.watch(tuple(INSIGHTS)) as feed:
+            while True:
+                seen, wanted = self._proxies.version, self._proxies.value
+                present = frozenset(p for p in wanted if self._store.get(p) is not None)
+                for proxy in sorted(present - running):
+                    await self._change(proxy, partial(self._connect, proxy))
+                for proxy in sorted(running - wanted):
+                    await self._change(proxy, lambda stored: ended(stored, "", self._now()) if stored else None)
+                running = present
+                # wakes when the set changes, and when a proxy's resource comes into the store
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._wake, nursery, partial(self._proxies.newer_than, seen))
+                    nursery.start_soon(self._wake, nursery, feed.take)
+
+    @staticmethod
+    async def _wake(nursery: trio.Nursery, wait: Callable[[], object]) -> None:
+        await wait()  # type: ignore[misc]
+        nursery.cancel_scope.cancel()
+
+    def _connect(self, proxy: ResourceKey, stored: Resource | None) -> Resource | None:
+        mine = getattr(stored.spec, "subscriptions", ()) if stored is not None else ()
+        if any(s.is_open and s.control_plane_instance_id == self._instance_id for s in mine):
+            return None
+        run = Run(self._instance_id, str(uuid.UUID(int=self._rng.getrandbits(128), version=4)))
+        return connected(proxy, stored, run, self._now())
+
+    async def _follow_certificate(self, proxy: ResourceKey, cell: Cell) -> None:
+        async def attempt() -> None:
+            with self._store.watch((proxy.kind + "Insight", "Mesh")) as feed:
+                while True:
+                    seen, credentials = cell.version, cell.value
+                    if self._store.get(insight_key(proxy)) is not None:
+                        await self._change(proxy, partial(self._certify, proxy.mesh, credentials))
+                    # also when the insight is created, and when the mesh takes another CA into use
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._wake, nursery, partial(cell.newer_than, seen))
+                        nursery.start_soon(self._wake, nursery, feed.take)
+
+        await self._retrying(attempt)
+
+    def _certify(self, mesh_name: str, credentials: Shown, stored: Resource | None) -> Resource | None:
+        if stored is None:
+            return None
+        mesh = self._store.get(ResourceKey("Mesh", "", mesh_name))
+        spec = cast("Mesh", mesh.spec) if mesh is not None else None
+        backend = spec.enabled_backend() if spec is not None else None
+        supported = tuple(b.name for b in spec.mtls.backends) if spec is not None else ()
+        return certified(stored, credentials, backend.name if backend else "", supported, self._now())
+
+    async def _close_stale(self) -> None:
+        edits: list[Edit] = []
+        for kind in INSIGHTS:
+            for stored in self._store.list(f"{kind}Insight"):
+                closed = ended(stored, self._instance_id, self._now())
+                if closed is not stored:
+                    edits.append(Update(closed))
+        if edits:
+            log.info("ended subscriptions that an earlier run left open: count=%d", len(edits))
+            await self._store.write(edits)
+
+    async def _goodbye(self) -> None:
+        """End this run's subscriptions; a store that is away or busy must not hold up the shutdown."""
+        for proxy in sorted(self._proxies.value):
+            try:
+                await self._change(proxy, lambda stored: ended(stored, "", self._now()) if stored else None)
+            except (UnavailableError, ConflictError, NotFoundError) as error:
+                log.warning("cannot note that %s has stopped: %s", proxy, error)
+
+    async def _change(self, proxy: ResourceKey, change: Callable[[Resource | None], Resource | None]) -> None:
+        """Write what ``change`` makes of the insight as it is now; nothing if it is None or the same."""
+        stored = self._store.get(insight_key(proxy))
+        changed = change(stored)
+        if changed is None or changed is stored:
+            return
+        await self._store.write([Update(changed) if stored is not None else Create(changed)])

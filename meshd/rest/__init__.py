@@ -1,0 +1,16 @@
+"""The HTTP API, on Kuma's paths, from the registry.
+
+``errors``    every error as Kuma's JSON
+``authn``     who is calling: an administrator on loopback, a user token, or nobody
+``access``    who may write what, as one pure table
+``query``     paging and filters
+``body``      a request body as data, bounded
+``view``      resources and overviews as JSON
+``index``     what is not a resource: ``/``, ``/policies``, ``/_resources``, ``/global-insight``
+``writes``    what a write must hold to beyond its own shape: the mesh exists, nobody else owns it
+``handlers``  one request in, one answer out
+``routes``    the Starlette applications (API, diagnostics)
+``server``    serves an application over sockets it binds itself
+
+A request: server (limits) -> routes -> authn -> access -> writes -> store -> view.
+"""

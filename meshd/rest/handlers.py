@@ -1,0 +1,330 @@
+"""One request in, one answer out: finds, lists, writes, and the rest of the API."""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+from meshd.ca.access import User, authenticate_user
+from meshd.config import Config
+from meshd.kinds.defaults import on_write
+from meshd.model.codec import decode_document, encode_document
+from meshd.model.errors import InvalidError, MeshdError, NotFoundError, Violation
+from meshd.model.registry import Registry
+from meshd.model.resource import Resource, ResourceKey
+from meshd.model.resource_type import ResourceType, Scope
+from meshd.rest import access, errors, index, query, tokens, view, writes
+from meshd.rest.authn import identify
+from meshd.rest.body import read_body
+from meshd.store.store import Create, Delete, Store, Update
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+def nothing() -> Mapping[str, Any]:
+    """The ``kds_status`` of a control plane without KDS."""
+    return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """What the handlers work with.
+
+    ``kds_status`` is shown at ``/_kds``: connections, quarantine, plain data. ``now`` is UTC.
+    """
+
+    store: Store
+    registry: Registry
+    config: Config
+    now: Callable[[], datetime]
+    instance_id: str
+    hostname: str
+    kds_status: Callable[[], Mapping[str, Any]] = nothing
+
+    @property
+    def role(self) -> access.Role:
+        """What this control plane is, as far as writing goes."""
+        return access.Role(
+            is_global=self.config.is_global,
+            is_federated=self.config.is_federated,
+            zone=self.config.zone_name,
+            read_only=self.config.api_server.read_only,
+            allow_zone_policies=self.config.multizone.zone.allow_zone_policies,
+        )
+
+    def user(self, request: Request) -> User:
+        """Who is calling.
+
+        Raises:
+            RequestError: 401.
+        """
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        return identify(
+            headers,
+            request.client.host if request.client else "",
+            localhost_is_admin=self.config.api_server.authn.localhost_is_admin,
+            authenticate=lambda token: authenticate_user(self.store, token, self.now()),
+        )
+
+
+class Metrics:
+    """Requests by method and status."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.requests = Counter(
+            "meshd_rest_requests_total",
+            "Requests to the API by method and status.",
+            ["method", "status"],
+            registry=registry,
+        )
+
+
+def guarded(handler: Handler, title: str) -> Handler:
+    """A handler whose errors become answers titled ``title``."""
+
+    async def run(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except MeshdError as error:
+            refused = errors.explain(error, title)
+            if refused.status >= 500:
+                log.exception("%s %s failed", request.method, request.url.path)
+            return JSONResponse(refused.body(), refused.status)
+        except Exception:  # request edge: a bug here costs one request
+            log.exception("%s %s failed", request.method, request.url.path)
+            return JSONResponse(errors.RequestError(500, title, "Internal Server Error").body(), 500)
+
+    return run
+
+
+class ResourceHandlers:
+    """CRUD, lists and overviews of one kind."""
+
+    def __init__(self, api: Api, type_: ResourceType) -> None:
+        self._api = api
+        self._type = type_
+
+    def _key(self, request: Request) -> ResourceKey:
+        mesh = request.path_params.get("mesh", "") if self._type.scope is Scope.MESH else ""
+        return ResourceKey(self._type.kind, mesh, request.path_params["name"])
+
+    def _check_mesh(self, request: Request) -> str | None:
+        mesh: str | None = request.path_params.get("mesh")
+        if mesh is not None and self._api.store.get(ResourceKey("Mesh", "", mesh)) is None:
+            raise errors.not_found(errors.MESH)
+        return mesh
+
+    async def find(self, request: Request) -> Response:
+        """One resource."""
+        resource = self._find(request)
+        check_format(request)
+        return JSONResponse(encode_document(resource, self._api.registry))
+
+    async def find_overview(self, request: Request) -> Response:
+        """One resource with its insight."""
+        resource = self._find(request)
+        return JSONResponse(view.overview(resource, self._insight(resource), self._api.registry))
+
+    def _find(self, request: Request) -> Resource:
+        self._check_mesh(request)
+        access.check_user(self._api.user(request), self._type)
+        resource = self._api.store.get(self._key(request))
+        if resource is None:
+            raise errors.not_found(errors.GET)
+        return resource
+
+    def _insight(self, resource: Resource) -> Resource | None:
+        kind = view.OVERVIEWS[resource.key.kind].insight
+        return self._api.store.get(replace(resource.key, kind=kind))
+
+    async def list(self, request: Request) -> Response:
+        """A page of the resources."""
+        return self._page(request, lambda r: encode_document(r, self._api.registry))
+
+    async def list_overviews(self, request: Request) -> Response:
+        """A page of the resources with their insights."""
+        return self._page(request, lambda r: view.overview(r, self._insight(r), self._api.registry))
+
+    def _page(self, request: Request, show: Callable[[Resource], Any]) -> Response:
+        wanted = request.query_params.multi_items()
+        page = query.read_page(wanted)
+        tests = query.read_filters(wanted, self._type.kind)
+        mesh = self._check_mesh(request)
+        access.check_user(self._api.user(request), self._type)
+        found = query.select(self._api.store.list(self._type.kind, mesh), tests)
+        items = [show(r) for r in found[page.offset : page.offset + page.size]]
+        return answer_page(request, page, items, len(found))
+
+    async def put(self, request: Request) -> Response:
+        """Create or replace one resource."""
+        api, key = self._api, self._key(request)
+        user = api.user(request)
+        access.check_user(user, self._type)
+        refused = access.refusal(self._type, api.role)
+        if refused is not None:
+            raise refused
+        document = read_body(await request.body(), request.headers.get("content-type", ""))
+        wanted = self._decode(key, document)
+        if self._type.scope is Scope.MESH:
+            writes.check_mesh(api.store, key.mesh)
+        stored = api.store.get(key)
+        if stored is not None:
+            access.check_stored(stored, api.role)
+        wrong = access.label_violations(self._type, wanted.labels, stored, api.role)
+        if wrong:
+            raise InvalidError(str(key), wrong)
+        resource = writes.carry_over(on_write(wanted, self._type, zone=api.role.zone), stored)
+        writes.check_among_others(api.store, resource)
+        await api.store.write([Update(resource) if stored is not None else Create(resource)])
+        if stored is None or not stored.same_content(resource):
+            log.info("%s %s by=%s", key, "created" if stored is None else "updated", user.name)
+        return JSONResponse({}, 200 if stored is not None else 201)
+
+    def _decode(self, key: ResourceKey, document: Any) -> Resource:
+        """The resource of a body, which names the same resource as the URL."""
+        if not isinstance(document, Mapping):
+            raise errors.bad_request("the body must be an object with type and name")
+        wrong = writes.url_violations(self._type, key, document)
+        whole = {"type": key.kind, "name": key.name, **({"mesh": key.mesh} if key.mesh else {})}
+        try:
+            # with the URL's names, so that a wrong one does not hide what else is wrong
+            resource = decode_document({**document, **whole}, self._api.registry)
+        except InvalidError as error:
+            raise InvalidError(error.subject, [*wrong, *error.violations]) from None
+        if wrong:
+            raise InvalidError(str(key), wrong)
+        return resource
+
+    async def delete(self, request: Request) -> Response:
+        """Delete one resource and what it owns."""
+        api, key = self._api, self._key(request)
+        self._check_mesh(request)
+        user = api.user(request)
+        access.check_user(user, self._type)
+        refused = access.refusal(self._type, api.role)
+        if refused is not None:
+            raise refused
+        stored = api.store.get(key)
+        if stored is None:
+            raise errors.not_found(errors.DELETE)
+        access.check_stored(stored, api.role)
+        writes.check_delete(api.store, key)
+        await api.store.write([Delete(key, stored.version)])
+        log.info("%s deleted by=%s", key, user.name)
+        return JSONResponse({})
+
+
+class OtherHandlers:
+    """Everything that is not one kind's CRUD."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    async def index(self, _: Request) -> Response:
+        """``GET /``."""
+        return JSONResponse(index.index(self._api.store, self._api.hostname, self._api.instance_id))
+
+    async def config(self, _: Request) -> Response:
+        """``GET /config``: the settings in force. Secrets are in files; their paths are shown, never their content."""
+        return JSONResponse(self._api.config.model_dump(mode="json", by_alias=True))
+
+    async def policies(self, _: Request) -> Response:
+        """``GET /policies``."""
+        return JSONResponse(index.policies(self._api.registry))
+
+    async def resources(self, _: Request) -> Response:
+        """``GET /_resources``."""
+        return JSONResponse(index.resources(self._api.registry))
+
+    async def who_am_i(self, request: Request) -> Response:
+        """``GET /who-am-i``."""
+        user = self._api.user(request)
+        return JSONResponse({"name": user.name, "groups": list(user.groups)})
+
+    async def global_insight(self, request: Request) -> Response:
+        """``GET /global-insight``."""
+        self._api.user(request)
+        return JSONResponse(index.global_insight(self._api.store, self._api.registry))
+
+    async def kds(self, request: Request) -> Response:
+        """``GET /_kds``: the state of synchronization (meshd)."""
+        self._api.user(request)
+        return JSONResponse(dict(self._api.kds_status()))
+
+    async def services(self, request: Request) -> Response:
+        """Virtual per-service items: all, or of one mesh."""
+        wanted = request.query_params.multi_items()
+        page = query.read_page(wanted)
+        items = self._services(request)
+        for name, value in wanted:
+            if name == "name" and value:
+                items = [i for i in items if value in i["name"]]
+            elif name == "type" and value:
+                items = [i for i in items if i["serviceType"] == value]
+        return answer_page(request, page, items[page.offset : page.offset + page.size], len(items))
+
+    async def service(self, request: Request) -> Response:
+        """One virtual per-service item."""
+        wanted = request.path_params["name"]
+        for item in self._services(request):
+            if item["name"] == wanted:
+                return JSONResponse(item)
+        raise errors.not_found(errors.GET)
+
+    def _services(self, request: Request) -> list[dict[str, Any]]:
+        self._api.user(request)
+        mesh: str | None = request.path_params.get("mesh")
+        if mesh is not None and self._api.store.get(ResourceKey("Mesh", "", mesh)) is None:
+            raise errors.not_found(errors.MESH)
+        return view.service_items(list(self._api.store.list("ServiceInsight", mesh)), self._api.registry)
+
+    def token(self, issue: Callable[[Store, Any, datetime], str]) -> Handler:
+        """``POST /tokens/...``: the token and nothing else, for administrators."""
+
+        async def run(request: Request) -> Response:
+            user = self._api.user(request)
+            if not user.is_admin:
+                raise access.denied(user, "cannot generate tokens")
+            data = read_body(await request.body(), request.headers.get("content-type", ""))
+            try:
+                return PlainTextResponse(issue(self._api.store, data, self._api.now()))
+            except NotFoundError as error:
+                raise errors.RequestError(404, "Signing Key not found", str(error)) from None
+
+        return run
+
+
+TOKENS: Mapping[str, Callable[[Store, Any, datetime], str]] = {
+    "zone": tokens.zone_token,
+    "dataplane": tokens.dataplane_token,
+    "user": tokens.user_token,
+}
+
+
+def check_format(request: Request) -> None:
+    """Refuse a format that is not the universal one.
+
+    Raises:
+        RequestError: 400.
+    """
+    wanted = request.query_params.get("format", "")
+    if wanted not in ("", "universal"):
+        violation = Violation(
+            "format", f"must be universal, not '{wanted}'; Kubernetes is not available in this version"
+        )
+        raise errors.RequestError(400, errors.GET, "Resource is not valid", [violation])
+
+
+def answer_page(request: Request, page: query.Page, items: list[Any], total: int) -> Response:
+    """A list answer with the link to the next page."""
+    url = request.url
+    base = f"{url.scheme}://{request.headers.get('host') or url.netloc}{url.path}"
+    link = query.next_link(base, request.query_params.multi_items(), page, total)
+    return JSONResponse(view.page_of(items, total, link))

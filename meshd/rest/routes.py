@@ -1,0 +1,128 @@
+"""The applications: the API, and diagnostics."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from meshd.model.resource_type import ResourceType
+from meshd.model.resource_type import Scope as KindScope
+from meshd.rest import errors
+from meshd.rest.handlers import TOKENS, Api, Metrics, OtherHandlers, ResourceHandlers, guarded
+from meshd.rest.view import OVERVIEWS
+
+SERVICES = "ServiceInsight"
+
+
+def api_app(api: Api, metrics: Metrics) -> ASGIApp:
+    """The API."""
+    other = OtherHandlers(api)
+    routes = [
+        get("/", other.index),
+        get("/config", other.config),
+        get("/policies", other.policies),
+        get("/_resources", other.resources),
+        get("/who-am-i", other.who_am_i),
+        get("/global-insight", other.global_insight),
+        get("/_kds", other.kds),
+        get("/service-insights", other.services, errors.LIST),
+        get("/meshes/{mesh}/service-insights", other.services, errors.LIST),
+        get("/meshes/{mesh}/service-insights/{name}", other.service),
+    ]
+    routes += [
+        Route(f"/tokens/{what}", guarded(other.token(issue), f"Could not issue a {what} token"), methods=["POST"])
+        for what, issue in TOKENS.items()
+    ]
+    for type_ in api.registry:
+        if type_.path and type_.kind != SERVICES:
+            routes += resource_routes(api, type_)
+    app = Starlette(routes=routes, exception_handlers={404: page_not_found, 405: method_not_allowed})
+    app.router.redirect_slashes = False
+    return Counted(app, metrics)
+
+
+def resource_routes(api: Api, type_: ResourceType) -> list[Route]:
+    """Every route of one kind, more special ones first."""
+    handlers = ResourceHandlers(api, type_)
+    in_mesh = "/meshes/{mesh}" if type_.scope is KindScope.MESH else ""
+    routes = []
+    for path in (type_.path, *type_.aliases):
+        lists = [f"/{path}", f"{in_mesh}/{path}"] if in_mesh else [f"/{path}"]
+        item = f"{in_mesh}/{path}/{{name}}"
+        if type_.kind in OVERVIEWS:
+            legacy = OVERVIEWS[type_.kind].legacy
+            routes += [get(f"{prefix}/_overview", handlers.list_overviews, errors.LIST) for prefix in lists]
+            routes.append(get(f"{item}/_overview", handlers.find_overview))
+            old = [prefix.removesuffix(path) + legacy for prefix in lists]
+            routes += [get(prefix, handlers.list_overviews, errors.LIST) for prefix in old]
+            routes.append(get(f"{in_mesh}/{legacy}/{{name}}", handlers.find_overview))
+        routes += [get(prefix, handlers.list, errors.LIST) for prefix in lists]
+        routes += [
+            get(item, handlers.find),
+            Route(item, guarded(handlers.put, errors.PROCESS), methods=["PUT"]),
+            Route(item, guarded(handlers.delete, errors.DELETE), methods=["DELETE"]),
+        ]
+    return routes
+
+
+def get(path: str, handler: Callable[[Request], Awaitable[Response]], title: str = errors.GET) -> Route:
+    """A GET (and HEAD) route."""
+    return Route(path, guarded(handler, title), methods=["GET"])
+
+
+async def page_not_found(_: Request, __: Exception) -> Response:
+    """An unknown URL: plain text, which kuma-dp expects."""
+    return PlainTextResponse("404: Page Not Found", 404)
+
+
+async def method_not_allowed(request: Request, _: Exception) -> Response:
+    """A known URL with another method."""
+    refused = errors.not_allowed(f"{request.method} is not supported here")
+    return JSONResponse(refused.body(), 405)
+
+
+class Counted:
+    """Counts requests by method and status."""
+
+    METHODS = frozenset({"GET", "HEAD", "PUT", "POST", "DELETE"})
+
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                method = scope["method"] if scope["method"] in self.METHODS else "other"
+                self._metrics.requests.labels(method, str(message["status"])).inc()
+            await send(message)
+
+        await self._app(scope, receive, counted if scope["type"] == "http" else send)
+
+
+def diagnostics_app(registry: CollectorRegistry, ready: Callable[[], str]) -> ASGIApp:
+    """``/healthy``, ``/ready``, ``/metrics``. ``ready`` returns what is still missing, empty when all is there."""
+
+    async def healthy(_: Request) -> Response:
+        return PlainTextResponse("healthy\n")
+
+    async def readiness(_: Request) -> Response:
+        missing = ready()
+        return PlainTextResponse(f"not ready: {missing}\n", 503) if missing else PlainTextResponse("ready\n")
+
+    async def metrics(_: Request) -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+
+    handlers: Mapping[str, Any] = {"/healthy": healthy, "/ready": readiness, "/metrics": metrics}
+    app = Starlette(
+        routes=[get(path, handler) for path, handler in handlers.items()], exception_handlers={404: page_not_found}
+    )
+    app.router.redirect_slashes = False
+    return app

@@ -1,0 +1,111 @@
+"""What a write must hold to beyond its own shape, as far as the rest of the store is concerned. Pure reads."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+from meshd.kinds.dataplane import Dataplane
+from meshd.kinds.external_service import ExternalService
+from meshd.kinds.zone_ingress import ZoneIngress
+from meshd.kinds.zone_insight import ZoneInsight
+from meshd.model.errors import InvalidError, Violation
+from meshd.model.resource import Resource, ResourceKey
+from meshd.model.resource_type import ResourceType, Scope
+from meshd.rest.errors import CREATE, RequestError
+from meshd.store.store import Store
+
+
+def url_violations(type_: ResourceType, key: ResourceKey, document: Mapping[str, Any]) -> list[Violation]:
+    """Where the body names another resource than the URL."""
+    wanted = [("type", type_.kind), ("name", key.name)]
+    if type_.scope is Scope.MESH:
+        wanted.append(("mesh", key.mesh))
+    return [
+        Violation(field, f"{field} from the URL has to be the same as in body: '{value}', not '{document[field]}'")
+        for field, value in wanted
+        if field in document and document[field] != value
+    ] + [Violation(field, "is required") for field, _ in wanted if field not in document]
+
+
+def check_mesh(store: Store, mesh: str) -> None:
+    """Refuse a resource of a mesh that is not there.
+
+    Raises:
+        RequestError: 400, as Kuma has it.
+    """
+    if store.get(ResourceKey("Mesh", "", mesh)) is None:
+        violation = Violation("mesh", f"mesh of name {mesh} is not found")
+        raise RequestError(400, CREATE, "Mesh is not found", [violation])
+
+
+def check_among_others(store: Store, resource: Resource) -> None:
+    """Refuse a service whose name differs from another of its mesh by case only: SNI and DNS do not tell them apart.
+
+    Raises:
+        InvalidError: names both.
+    """
+    mine = {name: name.lower() for name in services_of(resource)}
+    if not mine:
+        return
+    taken = {}
+    for kind in ("Dataplane", "ExternalService"):
+        for other in store.list(kind, resource.key.mesh):
+            if other.key != resource.key:
+                taken.update({name.lower(): (name, other.key) for name in services_of(other)})
+    violations = [
+        Violation("", f"service '{name}' differs only by case from '{taken[low][0]}' of {taken[low][1]}; rename one")
+        for name, low in mine.items()
+        if low in taken and taken[low][0] != name
+    ]
+    if violations:
+        raise InvalidError(str(resource.key), violations)
+
+
+def services_of(resource: Resource) -> tuple[str, ...]:
+    """The services that a resource puts into its mesh."""
+    if resource.key.kind == "Dataplane":
+        return cast("Dataplane", resource.spec).services()
+    if resource.key.kind == "ExternalService":
+        service = cast("ExternalService", resource.spec).service
+        return (service,) if service else ()
+    return ()
+
+
+def check_delete(store: Store, key: ResourceKey) -> None:
+    """Refuse to delete a mesh with Dataplanes and a zone that is connected.
+
+    Raises:
+        InvalidError: says what is still there.
+    """
+    violations = list(_in_the_way(store, key))
+    if violations:
+        raise InvalidError(str(key), violations)
+
+
+def _in_the_way(store: Store, key: ResourceKey) -> Iterator[Violation]:
+    if key.kind == "Mesh":
+        dataplanes = store.list("Dataplane", key.name)
+        if dataplanes:
+            count = len(dataplanes)
+            yield Violation(
+                "mesh",
+                f"unable to delete mesh, there are still some dataplanes attached: {count}, such as"
+                f" '{dataplanes[0].display_name}'; delete them first",
+            )
+    if key.kind == "Zone":
+        insight = store.get(ResourceKey("ZoneInsight", "", key.name))
+        if insight is not None and cast("ZoneInsight", insight.spec).is_online:
+            yield Violation("zone", "unable to delete Zone, it is still connected; stop its control plane first")
+
+
+def carry_over(new: Resource, stored: Resource | None) -> Resource:
+    """What an author does not write but a control plane keeps: owner, status, an ingress's available services."""
+    if stored is None:
+        if new.key.mesh:
+            return replace(new, owner=ResourceKey("Mesh", "", new.key.mesh))
+        return new
+    spec = new.spec
+    if isinstance(spec, ZoneIngress) and not spec.available_services:
+        spec = spec.model_copy(update={"available_services": cast("ZoneIngress", stored.spec).available_services})
+    status = new.status if new.status is not None else stored.status
+    return replace(new, spec=spec, status=status, owner=stored.owner, version=stored.version)
