@@ -255,14 +255,15 @@ class Connection:
                     self._end("the peer closed the connection", 0, linger_s=0.0)
                     return
                 self._last_read = trio.current_time()
-                for block in self._guard.feed(bytes(data), self._last_read):
+                for number, block in enumerate(self._guard.feed(bytes(data), self._last_read)):
+                    if number:
+                        await trio.lowlevel.checkpoint()
                     if isinstance(block, GoAway):
                         self._on_goaway(block)
                     else:
                         self._feed(block)
                     if self._is_over():
                         return
-                    await trio.lowlevel.checkpoint()
                 while self._queued > 2 * self.limits.send_buffer_bytes and not self.ended:
                     await self._drained.park()
         except RefusedError as error:

@@ -51,13 +51,15 @@ class Stream:
             RpcError: the call ended with a status (client), or a message is broken or over the limit.
             UnavailableError: the connection is lost.
         """
-        await trio.lowlevel.checkpoint()
+        if self._messages or self._chunks:
+            await trio.lowlevel.checkpoint()  # before taking one, so that a cancel here loses none
         while not self._messages:
             if self._chunks:
                 data, credit = self._chunks.popleft()
                 self.connection.credit(self, credit)
                 self._messages.extend(self._deframer.feed(data))
             elif self.failure is not None:
+                await trio.lowlevel.checkpoint()
                 raise self.failure.with_traceback(None)
             elif self.remote_ended:
                 self.finish_receiving()
@@ -94,6 +96,7 @@ class Stream:
             self._sending = False
             self._turn.unpark()
         self.connection.count_message("sent", len(message))
+        await trio.lowlevel.cancel_shielded_checkpoint()  # the writer's turn; what is sent is no more to be cancelled
 
     def before_sending(self) -> None:
         """Called before every message: send the headers that must come first; raise if sending is over."""
@@ -144,7 +147,7 @@ class Stream:
     # -- sending
 
     async def _take_turn(self) -> None:
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         while self._sending:
             await self._turn.park()
         self._sending = True
