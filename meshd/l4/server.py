@@ -4,6 +4,7 @@ import errno
 import logging
 import socket
 import ssl
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -51,6 +52,7 @@ TURNS = 8
 BACKLOG = 4096
 WILDCARD = "0.0.0.0"  # noqa: S104  # the VIP listener's; other local addresses have no route on it
 HELLO_CHUNK = 16 * 1024
+WELCOMED = 4096
 
 Spec = InboundListener | OutboundListener | VipListener | SniListener
 Address = tuple[str, int]
@@ -103,6 +105,8 @@ class Bound:
     socket: socket.socket
     accepting: trio.CancelScope = field(default_factory=trio.CancelScope)
     connections: set[Connection] = field(default_factory=set)
+    welcome: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    """Addresses of clients that were let in last, see ``Server._inbound``."""
 
 
 def kind_of(spec: Spec) -> str:
@@ -318,21 +322,29 @@ class Server:
         if spec.application in self._dead_applications:
             # Before any handshake, so that the client moves on to another instance.
             raise UnavailableError(f"application {spec.application} refuses connections")
-        client: Leg
-        if spec.tls is TlsMode.NONE:
+        raw, is_mesh = b"", spec.tls is TlsMode.STRICT
+        if spec.tls is TlsMode.PERMISSIVE:
+            raw, is_mesh = await self._peek(sock)
+        if not is_mesh:
             connection.is_plaintext = True
-            client = PlainLeg(sock)
-        else:
-            raw = b""
-            is_mesh = True
-            if spec.tls is TlsMode.PERMISSIVE:
-                raw, is_mesh = await self._peek(sock)
-            if is_mesh:
-                client = await self._admit(bound, spec, connection, sock, raw)
-            else:
-                connection.is_plaintext = True
-                client = PlainLeg(sock, raw)
-        await self._to_application(spec, connection, client)
+            application = await self._application(spec)
+            await self._relay(connection, PlainLeg(sock, raw), PlainLeg(application))
+            return
+        # After the handshake the client may not move on any more. So where it was let in before, the application is
+        # asked first; a stranger must prove itself before the application hears of it.
+        peer = str(sock.getpeername()[0])
+        asked = await self._application(spec) if peer in bound.welcome else None
+        try:
+            client = await self._admit(bound, spec, connection, sock, raw)
+        except BaseException:
+            bound.welcome.pop(peer, None)
+            if asked is not None:
+                asked.close()
+            raise
+        bound.welcome[peer] = None
+        if len(bound.welcome) > WELCOMED:
+            bound.welcome.popitem(last=False)
+        await self._relay(connection, client, PlainLeg(asked or await self._application(spec)))
 
     async def _peek(self, sock: socket.socket) -> tuple[bytes, bool]:
         """What a client of a permissive inbound sent first, and whether that opens mesh mTLS."""
@@ -382,16 +394,15 @@ class Server:
         if not verdict.allowed:
             raise DeniedError(f"{uris[0] if uris else 'nobody'} is denied by {verdict.rule or 'default'}")
 
-    async def _to_application(self, spec: InboundListener, connection: Connection, client: Leg) -> None:
+    async def _application(self, spec: InboundListener) -> socket.socket:
         host, port = spec.application
         try:
-            sock = await self._dialer.tcp(host, port, self._limits.application_s)
+            return await self._dialer.tcp(host, port, self._limits.application_s)
         except (OSError, trio.TooSlowError) as error:
             if not isinstance(error, OSError) or error.errno not in CAPACITY_ERRNOS:
                 self._dead_applications.add(spec.application)
                 self._an_application_died.set()
             raise UnavailableError(f"application {host}:{port}: {error}") from error
-        await self._relay(connection, client, PlainLeg(sock))
 
     async def _outbound(self, bound: Bound, cluster: Cluster, connection: Connection, client: Leg) -> None:
         async def attempt(endpoint: Endpoint, connect_s: float, answer_s: float) -> Leg:

@@ -295,6 +295,27 @@ async def test_local_first_remote_while_it_is_gone_and_back_when_it_returns():
                 assert await tally(port, 5) == {b"local": 5}
 
 
+async def test_no_connection_is_lost_when_the_local_application_dies():
+    port, local_port, remote_port = (free_port() for _ in range(3))
+    target = service("web", endpoint(local_port), endpoint(remote_port, priority=1))
+    async with (
+        application(says(b"local")) as local,
+        application(says(b"remote")) as remote,
+        running(dataplane("web-1", inbound=[(local_port, local.port, "web")]), view()),
+        running(dataplane("web-2", inbound=[(remote_port, remote.port, "web")]), view()),
+        running(dataplane("shop", gateway="shop", outbound=[(port, "web")]), view(target)),
+    ):
+        assert await tally(port, 10) == {b"local": 10}
+        local.stop.cancel()
+        await trio.sleep(0.02)
+        assert await tally(port, 20) == {b"remote": 20}
+        async with application(says(b"local"), local.port):
+            with trio.fail_after(8):
+                while await talk(port) != b"local":
+                    await trio.sleep(0.1)
+            assert await tally(port, 5) == {b"local": 5}
+
+
 async def test_shares_over_real_connections_are_the_weights():
     port = free_port()
     async with application(says(b"1")) as a, application(says(b"2")) as b, application(says(b"3")) as c:
@@ -310,7 +331,8 @@ async def test_dead_application_makes_the_inbound_refuse_before_the_handshake_un
         await trio.sleep(0.02)
         for _ in range(3):
             assert await is_cut(talk(pair.port))
-        assert pair.out.count("upstream_attempts_total", outcome="ok") == 2
+        assert pair.out.count("upstream_attempts_total", outcome="ok") == 1
+        assert pair.out.count("upstream_attempts_total", outcome="eof") == 3
         async with application(says(b"back"), pair.app.port):
             with trio.fail_after(8):
                 while True:
