@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 MIN_BITS = 2048
+UNREADABLE = "is not an unencrypted RSA key in PEM"
 TOO_WEAK = f"is not an RSA key of {MIN_BITS} bits or more"
 
 
@@ -34,7 +35,7 @@ def private_key(data: bytes) -> rsa.RSAPrivateKey:
         else:
             key = serialization.load_der_private_key(data, None)
     except (ValueError, TypeError) as error:
-        raise ValueError("is not an unencrypted RSA private key in PEM") from error
+        raise ValueError(UNREADABLE) from error
     if not isinstance(key, rsa.RSAPrivateKey) or key.key_size < MIN_BITS:
         raise ValueError(TOO_WEAK)
     return key
@@ -57,7 +58,7 @@ def public_key(data: bytes) -> rsa.RSAPublicKey:
     except (ValueError, TypeError):
         if b"-----BEGIN" not in data:
             return private_key(data).public_key()
-        raise ValueError("is not an RSA public key in PEM") from None
+        raise ValueError(UNREADABLE) from None
     if not isinstance(key, rsa.RSAPublicKey) or key.key_size < MIN_BITS:
         raise ValueError(TOO_WEAK)
     return key

@@ -112,6 +112,9 @@ class IdentityService:
         self._broken = Gauge(
             "meshd_ca_authority_broken", "1 while the CA of a mesh cannot be used.", ["mesh"], registry=registry
         )
+        self._root_left = Gauge(
+            "meshd_ca_root_seconds_left", "Seconds until the CA of a mesh expires.", ["mesh"], registry=registry
+        )
         Gauge("meshd_ca_circuits_open", "CAs left alone because many proxies failed.", registry=registry).set_function(
             self._limiter.open_circuits
         )
@@ -222,7 +225,7 @@ class IdentityService:
                 state.since = state.trust.since if state.trust else None
             if authority is not None:
                 ends = authority.signer.certificate.not_valid_after_utc
-                self._root_left.labels(mesh).set_function(lambda: (ends - self._now()).total_seconds())
+                self._root_left.labels(mesh).set_function(functools.partial(self._until, ends))
         state.authority = authority
 
     async def _materials(self, mesh: Resource) -> Materials:
@@ -332,9 +335,10 @@ class IdentityService:
             log.error("an identity or root is not saved, the next start issues anew: %s", error)  # noqa: TRY400
 
     def _left(self, slot: Slot) -> float:
-        if slot.identity is None:
-            return 0.0
-        return max((slot.identity.not_after - self._now()).total_seconds(), 0.0)
+        return self._until(slot.identity.not_after) if slot.identity is not None else 0.0
+
+    def _until(self, end: datetime) -> float:
+        return max((end - self._now()).total_seconds(), 0.0)
 
     def _forget_gauges(self, mesh: str) -> None:
         for gauge in (self._broken, self._root_left):

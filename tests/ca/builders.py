@@ -4,8 +4,10 @@ import functools
 from datetime import UTC, datetime
 from pathlib import Path
 
-from meshd.ca import rsa_pem, x509
+from meshd.ca import x509
 from meshd.ca.authority import builtin_cert_secret, builtin_key_secret
+from meshd.ca.rsa_pem import new_private_key
+from meshd.ca.x509 import new_root
 from meshd.kinds.mesh import CertificateAuthorityBackend, DpCert, Mesh, Mtls, Rotation
 from meshd.kinds.secret import Secret
 from meshd.model.resource import Resource, ResourceKey
@@ -22,12 +24,12 @@ def kuma_like_pair():
 
 @functools.cache
 def root(mesh="default", number=0):
-    return x509.new_root(mesh, NOW)
+    return new_root(mesh, NOW)
 
 
 @functools.cache
 def signing_pem(number=0):
-    return rsa_pem.new_private_key()
+    return new_private_key()
 
 
 def mesh(name="default", *, enabled="ca-1", backends=None, expiration="", conf=None, skip=False, type_="builtin"):

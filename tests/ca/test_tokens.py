@@ -183,7 +183,7 @@ def test_revoked_token_is_named():
 def test_a_damaged_key_is_blamed_and_harms_only_its_own_tokens():
     keys = ring({"1": signing_pem(), "2": b"rubbish"})
     tokens.verify(token(), keys, NOW)
-    with pytest.raises(DeniedError, match="zone-token-signing-key-2' is not an RSA public key"):
+    with pytest.raises(DeniedError, match="zone-token-signing-key-2' is not an unencrypted RSA key"):
         tokens.verify(token(kid="2"), keys, NOW)
 
 
