@@ -46,8 +46,9 @@ def frame_compressed(message: bytes) -> Iterator[bytes | None]:
 class Deframer:
     """Cuts a byte stream into messages, whatever the pieces it comes in, and inflates what is compressed.
 
-    ``max_message_bytes`` bounds a message on the wire and inflated; the excess is refused before it is stored.
-    ``encoding`` is the stream's ``grpc-encoding``: a compressed message on an ``identity`` stream is an error.
+    One at a time, so that a few bytes of gzip never stand for more than one message in memory. ``max_message_bytes``
+    bounds a message on the wire and inflated; the excess is refused before it is stored. ``encoding`` is the
+    stream's ``grpc-encoding``: a compressed message on an ``identity`` stream is an error.
     """
 
     __slots__ = ("_buffer", "_compressed", "_encoding", "_max_bytes", "_need")
@@ -59,35 +60,29 @@ class Deframer:
         self._need = -1  # payload bytes of the message under way; -1: its prefix is not complete
         self._compressed = False
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """The messages that ``data`` completes, in order.
+    def feed(self, data: bytes | bytearray) -> None:
+        """Add bytes; ``take`` says what they complete."""
+        self._buffer += data
+
+    def take(self) -> bytes | None:
+        """The next complete message; None if there is none yet.
 
         Raises:
             RpcError: RESOURCE_EXHAUSTED for a message over the limit; INTERNAL for a broken one. The stream is then
                 of no further use.
         """
-        if not self._buffer and self._need < 0 and len(data) >= PREFIX_BYTES:
-            flag, size = _prefix.unpack_from(data)
-            if flag == 0 and len(data) == PREFIX_BYTES + size and size <= self._max_bytes:
-                return [data[PREFIX_BYTES:]]  # the common case: one frame, one message, one copy
-        self._buffer += data
-        messages: list[bytes] = []
-        start = 0
         buffer = self._buffer
-        while True:
-            if self._need < 0:
-                if len(buffer) - start < PREFIX_BYTES:
-                    break
-                self._begin(*_prefix.unpack_from(buffer, start))
-                start += PREFIX_BYTES
-            if len(buffer) - start < self._need:
-                break
-            payload = bytes(memoryview(buffer)[start : start + self._need])
-            start += self._need
-            self._need = -1
-            messages.append(self._inflate(payload) if self._compressed else payload)
-        del buffer[:start]
-        return messages
+        if self._need < 0:
+            if len(buffer) < PREFIX_BYTES:
+                return None
+            self._begin(*_prefix.unpack_from(buffer))
+            del buffer[:PREFIX_BYTES]
+        if len(buffer) < self._need:
+            return None
+        payload = bytes(memoryview(buffer)[: self._need])
+        del buffer[: self._need]
+        self._need = -1
+        return self._inflate(payload) if self._compressed else payload
 
     def finish(self) -> None:
         """Say that the stream has ended.

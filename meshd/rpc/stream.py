@@ -1,6 +1,5 @@
 """One call's half of the work that server and client share: messages in and out of one HTTP/2 stream."""
 
-from collections import deque
 from typing import TYPE_CHECKING
 
 import trio
@@ -34,8 +33,8 @@ class Stream:
         self._readable = trio.lowlevel.ParkingLot()
         self._turn = trio.lowlevel.ParkingLot()
         self._sending = False
-        self._chunks: deque[tuple[bytes, int]] = deque()
-        self._messages: deque[bytes] = deque()
+        self._inbound = bytearray()  # arrived and not looked at; the window bounds it
+        self._credit = 0
         self._deframer = Deframer(connection.limits.max_message_bytes, "identity")
         self.uncredited = 0
 
@@ -51,23 +50,25 @@ class Stream:
             RpcError: the call ended with a status (client), or a message is broken or over the limit.
             UnavailableError: the connection is lost.
         """
-        if self._messages or self._chunks:
-            await trio.lowlevel.checkpoint()  # before taking one, so that a cancel here loses none
-        while not self._messages:
-            if self._chunks:
-                data, credit = self._chunks.popleft()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        waited = False
+        while (message := self._deframer.take()) is None:
+            if self._inbound:
+                self._deframer.feed(self._inbound)
+                self._inbound.clear()
+                credit, self._credit = self._credit, 0
                 self.connection.credit(self, credit)
-                self._messages.extend(self._deframer.feed(data))
             elif self.failure is not None:
-                await trio.lowlevel.checkpoint()
                 raise self.failure.with_traceback(None)
             elif self.remote_ended:
                 self.finish_receiving()
                 return None
             else:
                 await self._readable.park()
-        message = self._messages.popleft()
+                waited = True
         self.connection.count_message("received", len(message))
+        if not waited:
+            await trio.lowlevel.cancel_shielded_checkpoint()  # others' turn; a cancel here would lose the message
         return message
 
     def finish_receiving(self) -> None:
@@ -129,7 +130,8 @@ class Stream:
 
     def on_data(self, data: bytes, credit: int) -> None:
         """Bytes have come; ``credit`` of the stream's window is given back when they are read."""
-        self._chunks.append((data, credit))
+        self._inbound += data
+        self._credit += credit
         self._readable.unpark_all()
 
     def on_end(self) -> None:

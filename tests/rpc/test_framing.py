@@ -3,6 +3,7 @@
 import gzip
 import random
 import struct
+import tracemalloc
 from contextlib import suppress
 
 import pytest
@@ -17,6 +18,15 @@ LIMIT = 100_000
 
 def compressed(message: bytes) -> bytes:
     return [piece for piece in frame_compressed(message) if piece is not None][-1]
+
+
+def feed(deframer: Deframer, data: bytes) -> list[bytes]:
+    """All messages that ``data`` completes."""
+    deframer.feed(data)
+    messages = []
+    while (message := deframer.take()) is not None:
+        messages.append(message)
+    return messages
 
 
 def by_hand(message: bytes) -> bytes:
@@ -37,7 +47,7 @@ def test_any_split_gives_the_same_messages(messages, cuts, pick) -> None:
     deframer = Deframer(LIMIT, "gzip")
     got = []
     for start, end in zip([0, *sorted(cuts)], [*sorted(cuts), len(wire)], strict=True):
-        got += deframer.feed(wire[start:end])
+        got += feed(deframer, wire[start:end])
     deframer.finish()
     assert got == messages
 
@@ -48,7 +58,7 @@ def test_byte_by_byte(messages) -> None:
     deframer = Deframer(LIMIT, "gzip")
     got = []
     for byte in b"".join(by_hand(m) for m in messages):
-        got += deframer.feed(bytes([byte]))
+        got += feed(deframer, bytes([byte]))
     assert got == messages
 
 
@@ -57,7 +67,7 @@ def test_byte_by_byte(messages) -> None:
 def test_random_bytes_raise_rpc_errors_only(data) -> None:
     deframer = Deframer(LIMIT, "gzip")
     with suppress(RpcError):
-        assert sum(map(len, deframer.feed(data))) <= LIMIT * 60
+        assert sum(map(len, feed(deframer, data))) <= LIMIT * 60
         deframer.finish()
 
 
@@ -77,18 +87,18 @@ def test_random_bytes_raise_rpc_errors_only(data) -> None:
 )
 def test_bad_messages_are_refused(wire, encoding, status, says) -> None:
     with pytest.raises(RpcError, match=says) as caught:
-        Deframer(LIMIT, encoding).feed(wire)
+        feed(Deframer(LIMIT, encoding), wire)
     assert caught.value.status is status
 
 
 def test_a_message_of_exactly_the_limit_passes() -> None:
-    assert Deframer(LIMIT, "gzip").feed(frame(bytes(LIMIT)) + by_hand(bytes(LIMIT))) == [bytes(LIMIT)] * 2
+    assert feed(Deframer(LIMIT, "gzip"), frame(bytes(LIMIT)) + by_hand(bytes(LIMIT))) == [bytes(LIMIT)] * 2
 
 
 @pytest.mark.parametrize("wire", [b"\0", b"\0\0\0\0\1", frame(b"whole") + b"\0\0\0\0\5part"])
 def test_an_end_inside_a_message_is_an_error(wire) -> None:
     deframer = Deframer(LIMIT, "identity")
-    deframer.feed(wire)
+    feed(deframer, wire)
     with pytest.raises(RpcError, match="inside a message"):
         deframer.finish()
 
@@ -102,3 +112,15 @@ def test_small_and_incompressible_messages_are_sent_as_they_are() -> None:
 
 def test_large_messages_are_compressed_in_pieces() -> None:
     assert list(frame_compressed(bytes(300_000)))[:-1] == [None] * 5
+
+
+def test_many_bombs_in_a_few_bytes_are_inflated_one_at_a_time() -> None:
+    bombs = by_hand(bytes(10_000_000)) * 20
+    assert len(bombs) < 200_100
+    deframer = Deframer(10_000_000, "gzip")
+    deframer.feed(bombs)
+    tracemalloc.start()
+    for _ in range(20):
+        assert len(deframer.take() or b"") == 10_000_000
+    assert tracemalloc.get_traced_memory()[1] < 45_000_000
+    tracemalloc.stop()
