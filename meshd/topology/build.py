@@ -17,7 +17,7 @@ from meshd.kinds.zone_egress import ZoneEgress
 from meshd.kinds.zone_ingress import AvailableService, ZoneIngress
 from meshd.model import labels as label
 from meshd.model.resource import Resource, ResourceKey
-from meshd.topology import digest
+from meshd.topology.digest import Digest, of_resource, of_service, of_vip
 from meshd.topology.endpoints import Gate, Surroundings, build
 from meshd.topology.services import MeshIndex, Offer, TagSet, offered, offers_of, tag_set, tag_sets
 from meshd.topology.view import MeshView, ServiceView, Vip
@@ -26,7 +26,6 @@ from meshd.topology.vips import VipEntry, VipKey, entries_of, vips_of
 KINDS = ("Mesh", "Dataplane", "ZoneIngress", "ZoneEgress", "ExternalService")
 """The kinds that ``apply`` takes, besides the policies."""
 T = TypeVar("T")
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class _Section(Generic[T]):
@@ -72,11 +71,11 @@ class _MeshState:
     services: "_Section[ServiceView]" = field(default_factory=_Section)
     egress: "_Section[ServiceView]" = field(default_factory=_Section)
     ingress: "_Section[ServiceView]" = field(default_factory=_Section)
-    vips: Mapping[str, Vip] = _NOTHING
+    vips: Mapping[str, Vip] = field(default_factory=lambda: MappingProxyType({}))
     reasons: dict[str, str] = field(default_factory=dict)
     spelled: dict[str, str] = field(default_factory=dict)
     entries: tuple[VipEntry, ...] = ()
-    digest: digest.Digest = field(default_factory=digest.Digest)
+    digest: Digest = field(default_factory=Digest)
     touched: set[str] = field(default_factory=set)
     names_touched: bool = True
     vips_stale: bool = True
@@ -208,20 +207,20 @@ class Topology:
             digest=self._digest_of(mesh),
         )
 
-    def _digest_of(self, mesh: _MeshState) -> digest.Digest:
-        fresh = digest.Digest()
+    def _digest_of(self, mesh: _MeshState) -> Digest:
+        fresh = Digest()
         for name, resource in mesh.dataplanes.items.items():
-            fresh.set("dataplane", name, digest.of_resource(resource))
+            fresh.set("dataplane", name, of_resource(resource))
         for kind, policies in mesh.policies.items():
             for name, resource in policies.items():
-                fresh.set(f"policy {kind}", name, digest.of_resource(resource))
+                fresh.set(f"policy {kind}", name, of_resource(resource))
         return fresh
 
     def _apply_mesh(self, name: str, resource: Resource | None) -> None:
         mesh = self._mesh(name)
         before, mesh.resource = mesh.resource, resource
         mesh.changed = True
-        mesh.digest.set("mesh", name, digest.of_resource(resource) if resource is not None else None)
+        mesh.digest.set("mesh", name, of_resource(resource) if resource is not None else None)
         same = before is not None and resource is not None and _settings(before) == _settings(resource)
         if not same:
             mesh.touched |= mesh.index.services()
@@ -237,7 +236,7 @@ class Topology:
                 if not mesh.instances[tags]:
                     del mesh.instances[tags]
             self._offer = None
-        mesh.digest.set("dataplane", name, digest.of_resource(resource) if resource is not None else None)
+        mesh.digest.set("dataplane", name, of_resource(resource) if resource is not None else None)
         mesh.touched |= mesh.index.set_dataplane(name, resource)
         mesh.changed = True
 
@@ -246,7 +245,7 @@ class Topology:
         of_kind.pop(key.name, None)
         if resource is not None:
             of_kind[key.name] = resource
-        content = digest.of_resource(resource) if resource is not None else None
+        content = of_resource(resource) if resource is not None else None
         mesh.digest.set(f"policy {key.kind}", key.name, content)
         mesh.changed = True
 
@@ -322,7 +321,7 @@ class Topology:
             if views.items.get(service) == view:
                 continue
             views.set(service, view)
-            mesh.digest.set(section, service, digest.of_service(view) if view is not None else None)
+            mesh.digest.set(section, service, of_service(view) if view is not None else None)
 
     def _build_vips(self, mesh: _MeshState, addresses: Mapping[VipKey, IPv4Address]) -> bool:
         """Bring the VIPs up to date; whether any changed."""
@@ -338,7 +337,7 @@ class Topology:
         for key in mesh.vips.keys() | vips.keys():
             before, after = mesh.vips.get(key), vips.get(key)
             if before != after:
-                mesh.digest.set("vip", key, digest.of_vip(after) if after is not None else None)
+                mesh.digest.set("vip", key, of_vip(after) if after is not None else None)
             elif before is not None:
                 vips[key] = before
         mesh.vips = MappingProxyType(dict(sorted(vips.items())))

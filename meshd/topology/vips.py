@@ -31,7 +31,6 @@ TOMBSTONES_CONFIG = "meshd-dns-vip-tombstones"
 ORIGIN_SERVICE = "service"
 _LOOPBACK = IPv4Network("127.0.0.0/8")
 _FIRST_LOOPBACK = IPv4Network("127.0.0.0/24")
-_NO_ADDRESSES: Mapping["VipKey", IPv4Address] = MappingProxyType({})
 
 
 class VipType(enum.IntEnum):
@@ -76,7 +75,7 @@ class Tombstone(NamedTuple):
 class Book:
     """Who has which address. No address is twice in ``addresses`` and ``tombstones`` together."""
 
-    addresses: Mapping[VipKey, IPv4Address] = field(default=_NO_ADDRESSES)
+    addresses: Mapping[VipKey, IPv4Address] = field(default_factory=lambda: MappingProxyType({}))
     tombstones: Mapping[VipKey, Tombstone] = field(default_factory=lambda: MappingProxyType({}))
 
 
