@@ -15,6 +15,7 @@ from pathlib import Path
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config as HypercornConfig
+from hypercorn.events import Event, Updated
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
@@ -22,9 +23,12 @@ from prometheus_client import CollectorRegistry, Counter
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from meshd.config import Config
 from meshd.model.errors import MeshdError
 from meshd.rest.body import MAX_BYTES
 from meshd.rest.errors import RequestError
+from meshd.rest.handlers import Api, Metrics
+from meshd.rest.routes import api_app, diagnostics_app
 from meshd.runtime.listen import WEATHER, accept_loop, open_listeners
 
 log = logging.getLogger(__name__)
@@ -138,12 +142,50 @@ class HttpServer:
         secured = trio.SSLStream(stream, tls, server_side=True, https_compatible=True) if tls else stream
         state = ConnectionState({})
         try:
-            await TCPServer(ASGIWrapper(self._app), self._hypercorn, context, state, secured)  # type: ignore[arg-type]
+            await Connection(ASGIWrapper(self._app), self._hypercorn, context, state, secured)  # type: ignore[arg-type]
         except* WEATHER:
             self._events.labels(self.name, "broken").inc()
         except* Exception as group:  # noqa: BLE001  # request edge: what a peer's bytes did to the parser
             self._events.labels(self.name, "broken").inc()
             log.debug("%s: connection ended: %r", self.name, group.exceptions)
+
+
+class Connection(TCPServer):
+    """Hypercorn's connection, ended when its peer has ended it; Hypercorn would keep it until the idle timeout."""
+
+    _ended = False
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        self._ended = True
+        await self.idle_task.stop()
+
+    async def protocol_send(self, event: Event) -> None:
+        """Send; a connection that its peer has ended does not become idle."""
+        if not (self._ended and isinstance(event, Updated) and event.idle):
+            await super().protocol_send(event)
+
+
+def api_server(api: Api, registry: CollectorRegistry, metrics: HttpMetrics) -> HttpServer:
+    """The server of the API, on what ``apiServer.http`` and ``apiServer.https`` say."""
+    settings, bindings = api.config.api_server, []
+    if settings.http.enabled:
+        bindings.append(Binding(settings.http.interface, settings.http.port, "apiServer.http"))
+    if settings.https.enabled:
+        tls = api.config.https_tls_files
+        bindings.append(Binding(settings.https.interface, settings.https.port, "apiServer.https", tls))
+    drain_s = api.config.general.drain_time.total_seconds()
+    return HttpServer("api", api_app(api, Metrics(registry)), bindings, metrics, drain_s=drain_s)
+
+
+def diagnostics_server(
+    config: Config, registry: CollectorRegistry, ready: Callable[[], str], metrics: HttpMetrics
+) -> HttpServer:
+    """The server of health, readiness and metrics. ``ready`` returns what is still missing, empty when all is there."""
+    settings = config.diagnostics
+    binding = Binding(settings.server_interface, settings.server_port, "diagnostics")
+    app = diagnostics_app(registry, ready)
+    return HttpServer("diagnostics", app, [binding], metrics, drain_s=config.general.drain_time.total_seconds())
 
 
 def hypercorn_config() -> HypercornConfig:
