@@ -46,12 +46,14 @@ HEALTH_CHECK_TIMEOUT_S = 30.0
 UNACKNOWLEDGED_S = 30.0
 """A Kuma global may sleep 10 s before it looks at a new stream; beyond this it hangs."""
 
+STOPPING = "this control plane is stopping"
+
 Connect = Callable[[], AbstractAsyncContextManager[Channel]]
 
 
 @dataclass(frozen=True, slots=True)
 class ZoneStatus:
-    """The zone's link to its global. ``error`` is why it is down, or was last; empty if it never was.
+    """The zone's link to its global, up or down ``since``. ``error`` is why it is down, empty while it is up.
 
     ``complete`` are the kinds whose whole state was received on this connection, ``wanted`` all that are asked for;
     ``rejected`` are kinds of ours of which the global refused something, with its words.
@@ -190,7 +192,7 @@ class ZoneKds:
             error = raised
         finally:
             self._sending = None
-            reasons = [str(e) for e in leaves(error)] or ["this control plane is stopping"]
+            reasons = [str(e) for e in leaves(error)] or [STOPPING]
             self._down("; ".join(dict.fromkeys(reasons)))
         raise error or UnavailableError("the connection ended")
 
@@ -220,6 +222,7 @@ class ZoneKds:
             self._sending = SendingStream(
                 stream,
                 self._outbox,
+                self._outbox.kinds,
                 control_plane=self._zone,
                 limit_s=self._unacknowledged_s,
                 metrics=self._metrics,
@@ -253,14 +256,16 @@ class ZoneKds:
             self._metrics.connected.set(1)
         since = before.since if before.connected else self._now()
         wanted = frozenset(self._wanted)
-        self.status.publish(replace(before, connected=True, since=since, complete=complete, wanted=wanted))
+        self.status.publish(replace(before, connected=True, since=since, error="", complete=complete, wanted=wanted))
         if complete == wanted and before.complete != wanted:
             log.info("zone=%s has everything that the global has for it", self._zone)
 
     def _down(self, reason: str) -> None:
         before = self.status.value
         if before.connected:
-            log.warning("zone=%s lost its global: %s", self._zone, reason)
+            log.log(
+                logging.INFO if reason == STOPPING else logging.WARNING, "zone=%s lost its global: %s", self._zone, reason
+            )
             self._metrics.connected.set(0)
             self._metrics.ended.inc()
         elif before.error == reason:

@@ -13,6 +13,7 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from meshd.discovery import Answer, DeltaRequest, Node, Received, Receiver, Resources, Sender, Waiting, wire
+from meshd.discovery.messages import WILDCARD
 from meshd.kds.health import Counts, overdue
 from meshd.kds.merge import Batch, Merged, complaint, open_batch
 from meshd.kds.metrics import Metrics
@@ -27,6 +28,9 @@ log = logging.getLogger(__name__)
 
 DEBOUNCE_S = 0.02
 """A burst of changes is waited for so long and then crosses as one; a single change is this much late."""
+OTHER = "other"
+MAX_TYPES = 256
+"""Kinds a peer may ask for on one stream, known here or not; Kuma has under 60."""
 WRITE_ATTEMPTS = 10
 """Others may write the same resources; after so many lost races something else is wrong."""
 
@@ -110,12 +114,17 @@ class Quarantine:
 
 
 class SendingStream:
-    """Sends what a peer subscribes to, on one call. ``counts`` is by kind; ``on_change`` is told when it moved."""
+    """Sends what a peer subscribes to, on one call.
+
+    ``kinds`` are those that can have resources; ``counts`` is by kind, all others under "other". ``on_answer`` is told
+    kind and error (empty: ACK) of every answer.
+    """
 
     def __init__(
         self,
         pipe: Pipe,
         resources: Resources,
+        kinds: frozenset[str],
         *,
         control_plane: str,
         limit_s: float,
@@ -124,6 +133,7 @@ class SendingStream:
     ) -> None:
         self._pipe = pipe
         self._sender = Sender(resources, control_plane)
+        self._kinds = kinds
         self._limit_s = limit_s
         self._metrics = metrics
         self._on_answer = on_answer
@@ -137,18 +147,35 @@ class SendingStream:
         self._work.set()
 
     def take(self, request: DeltaRequest) -> None:
-        """Take in one request of the peer."""
+        """Take in one request of the peer.
+
+        Raises:
+            PeerError: it asks for more than there can be.
+        """
+        self._check(request)
         answer = self._sender.receive(request)
         self._work.set()
         if answer is Answer.NONE:
             return
-        counts = self.counts.setdefault(request.type_url, Counts())
+        counts = self.counts.setdefault(self._label(request.type_url), Counts())
         if answer is Answer.ACK:
             counts.acknowledged += 1
         else:
             counts.rejected += 1
-        self._metrics.responses.labels(request.type_url, "sent", answer.value).inc()
+        self._metrics.responses.labels(self._label(request.type_url), "sent", answer.value).inc()
         self._on_answer(request.type_url, request.error.message if request.error else "")
+
+    def _check(self, request: DeltaRequest) -> None:
+        """Bound what a peer can make us remember: KDS peers ask for whole kinds, and there are not many."""
+        if not {*request.subscribe, *request.unsubscribe} <= {WILDCARD}:
+            raise PeerError(f"{request.type_url[:64]!r}: resources are asked for by name; KDS knows only whole kinds")
+        types = self._sender.types
+        if len(types) >= MAX_TYPES and request.type_url not in types:
+            raise PeerError(f"more than {MAX_TYPES} kinds are asked for on one stream")
+
+    def _label(self, kind: str) -> str:
+        """The kind if it is known here: a peer's words make no metrics."""
+        return kind if kind in self._kinds else OTHER
 
     async def run(self) -> None:
         """Serve the call until it ends; always raises.
@@ -179,9 +206,10 @@ class SendingStream:
             await self._work.wait()
             self._work = trio.Event()
             while (response := self._sender.poll(trio.current_time())) is not None:
-                self.counts.setdefault(response.type_url, Counts()).sent += 1
-                self._metrics.responses.labels(response.type_url, "sent", "sent").inc()
-                self._metrics.resources.labels(response.type_url, "sent").inc(len(response.resources))
+                kind = self._label(response.type_url)
+                self.counts.setdefault(kind, Counts()).sent += 1
+                self._metrics.responses.labels(kind, "sent", "sent").inc()
+                self._metrics.resources.labels(kind, "sent").inc(len(response.resources))
                 sent, self._sent = self._sent, trio.Event()
                 sent.set()
                 await self._pipe.send(wire.encode_response(response))

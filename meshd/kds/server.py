@@ -115,6 +115,14 @@ class Link:
                 raise
             self.end(str(known))
             raise known from None
+        except BaseExceptionGroup as group:
+            # The call was cancelled from outside while something failed in it; only the cancel may go on.
+            cancelled, rest = group.split(trio.Cancelled)
+            known = first_known(rest) if rest is not None else None
+            self.end(str(known) if known is not None else "the connection ended")
+            if cancelled is None or (rest is not None and known is None):
+                raise
+            raise cancelled from None
         except BaseException:
             self.end("the connection ended")
             raise
@@ -123,7 +131,7 @@ class Link:
         raise RpcError(Status.UNAVAILABLE, self.ended)
 
 
-def first_known(error: Exception) -> MeshdError | None:
+def first_known(error: BaseException) -> MeshdError | None:
     """The first of meshd's own errors in an exception or group; None if there is anything else in it."""
     found = leaves(error)
     return next((e for e in found if isinstance(e, MeshdError)), None) if all(map(is_known, found)) else None
@@ -277,6 +285,7 @@ class GlobalKds:
         sending = SendingStream(
             stream,
             resources,
+            self._outbox.kinds,
             control_plane=CONTROL_PLANE,
             limit_s=self._unacknowledged_s,
             metrics=self._metrics,

@@ -1,0 +1,388 @@
+"""The global towards zones that do, and do not, behave."""
+
+# Channels and their calls read better nested, and a refusal may come at any step of a call.
+# ruff: noqa: SIM117, PT012
+
+import logging
+import random
+from datetime import timedelta
+
+import pytest
+import trio
+
+from meshd.ca import access, rsa_pem
+from meshd.discovery import DeltaRequest, DeltaResponse, Entry, Node, wire
+from meshd.discovery.wire import any_bytes
+from meshd.kds.crossing import HEADER_FEATURES, NODE_FEATURES
+from meshd.kds.server import ADMIN_STREAMS, GLOBAL_TO_ZONE, HEALTH_CHECK, ZONE_TO_GLOBAL
+from meshd.kinds.secret import Secret
+from meshd.kinds.zone import Zone
+from meshd.model.resource import Resource, ResourceKey
+from meshd.rpc import RpcError, Status
+from meshd.store.store import Delete, Put
+from tests.kds.lab import dataplane, ingress, lab, mesh, now
+
+FEATURES = tuple(("features", f) for f in HEADER_FEATURES)
+
+
+def metadata(zone: str = "zone-a", token: str = "") -> list[tuple[str, str]]:
+    return [("client-id", zone), *FEATURES, *([("authorization", token)] if token else [])]
+
+
+def node(zone: str = "zone-a", instance: str = "i-1") -> Node:
+    return Node(zone, metadata={"features": list(NODE_FEATURES), "control-plane-id": instance})
+
+
+async def ask(stream, kind: str, who: Node) -> DeltaResponse:
+    await stream.send(wire.encode_request(DeltaRequest(kind, subscribe=("*",), node=who)))
+    return wire.decode_response(await stream.receive())
+
+
+async def tell(stream, response: DeltaResponse, who: str = "zone-a") -> None:
+    await stream.send(wire.encode_request(DeltaRequest(response.type_url, nonce=response.nonce, node=Node(who))))
+
+
+KEY = rsa_pem.new_private_key()
+
+
+async def with_key(it) -> None:
+    await it.store("global").write(
+        [Put(Resource(ResourceKey("GlobalSecret", "", "zone-token-signing-key-1"), Secret(data=KEY)))]
+    )
+
+
+def token(it, zone: str = "zone-a", scope: str = "cp", life: float = 3600) -> str:
+    return access.issue_zone_token(it.store("global"), zone, [scope], timedelta(seconds=life), now())
+
+
+# ---------------------------------------------------------------- what a zone is sent
+
+
+async def test_each_kind_gets_one_response_and_unknown_ones_an_empty_one(autojump_clock) -> None:
+    async with lab("global") as it, it.dial("zone-a") as channel:
+        async with channel.stream(GLOBAL_TO_ZONE, metadata()) as stream:
+            await it.put("global", mesh())
+            await it.settle()
+            first = await ask(stream, "Mesh", node())
+            assert [e.name for e in first.resources] == ["default."]
+            assert (first.nonce, first.control_plane) == ("1", "global")
+            second = await ask(stream, "MeshFuture", node())
+            assert (second.resources, second.nonce) == ((), "2")
+
+
+async def test_a_nack_is_on_record_and_nothing_is_sent_again(autojump_clock) -> None:
+    async with lab("global") as it, it.dial("zone-a") as channel:
+        await it.put("global", mesh())
+        await it.settle()
+        async with channel.stream(GLOBAL_TO_ZONE, metadata()) as stream:
+            first = await ask(stream, "Mesh", node())
+            nack = DeltaRequest("Mesh", ("*",), nonce=first.nonce, error=wire.Rejection("no such"), node=Node("zone-a"))
+            await stream.send(wire.encode_request(nack))
+            with trio.move_on_after(5) as silence:
+                await stream.receive()
+            assert silence.cancelled_caught
+            [held] = it.global_kds.quarantine.items.value
+            assert (held.zone, held.kind, held.direction.value, held.reason) == ("zone-a", "Mesh", "sent", "no such")
+            await it.put("global", mesh("other"))
+            response = wire.decode_response(await stream.receive())
+            assert [e.name for e in response.resources] == ["other."]
+            await tell(stream, response)
+            await it.settle(0.1)
+            assert it.global_kds.quarantine.items.value == ()
+
+
+# ---------------------------------------------------------------- admission
+
+
+async def refusal(it, path: str, *, sent: list, who: Node | None = None) -> RpcError:
+    async with it.dial("zone-a") as channel:
+        with pytest.raises(RpcError) as caught:
+            async with channel.stream(path, sent) as stream:
+                await ask(stream, "Mesh", who or node())
+        return caught.value
+
+
+async def test_tokens_are_checked_before_anything_else(autojump_clock) -> None:
+    async with lab("global", admitted=()) as it:
+        await with_key(it)
+        expired = token(it, life=1)
+        await trio.sleep(60)
+        for path in (GLOBAL_TO_ZONE, ZONE_TO_GLOBAL, HEALTH_CHECK, *ADMIN_STREAMS):
+            for bad, reason in (
+                ("", "shows no zone token"),
+                (token(it, "zone-b"), "is for zone 'zone-b'"),
+                (expired, "expired"),
+                (token(it, scope="ingress"), "which does not contain 'cp'"),
+                ("garbage", "not a JSON Web Token"),
+            ):
+                error = await refusal(it, path, sent=metadata(token=bad))
+                assert error.status is Status.UNAUTHENTICATED, path
+                assert reason in error.message
+        assert it.store("global").list("Zone") == ()
+        assert {r.zone for r in it.global_kds.refused.value} == {"zone-a"}
+        assert len(it.global_kds.refused.value) == 5
+
+
+async def test_a_zone_that_showed_a_token_cannot_come_without(autojump_clock) -> None:
+    async with lab("global") as it:
+        await with_key(it)
+        async with it.dial("zone-a") as channel, channel.stream(GLOBAL_TO_ZONE, metadata(token=token(it))) as stream:
+            await ask(stream, "Mesh", node())
+        await it.settle()
+        error = await refusal(it, GLOBAL_TO_ZONE, sent=metadata())
+        assert "has shown a zone token before" in error.message
+        await it.stop("global")
+        await it.start("global")
+        error = await refusal(it, GLOBAL_TO_ZONE, sent=metadata())
+        assert "has shown a zone token before" in error.message
+
+
+async def test_the_payload_may_not_name_another_zone(autojump_clock) -> None:
+    async with lab("global") as it:
+        error = await refusal(it, GLOBAL_TO_ZONE, sent=metadata(), who=node("zone-b"))
+        assert error.status is Status.INVALID_ARGUMENT
+        assert "node.id is 'zone-b'" in error.message
+
+
+async def test_uploads_alone_are_refused(autojump_clock) -> None:
+    async with lab("global") as it, it.dial("zone-a") as channel:
+        with pytest.raises(RpcError, match="has no GlobalToZoneSync"):
+            async with channel.stream(ZONE_TO_GLOBAL, metadata()) as stream:
+                await stream.receive()
+
+
+async def test_asking_by_name_or_for_endless_kinds_is_refused(autojump_clock) -> None:
+    async with lab("global") as it:
+        async with it.dial("zone-a") as channel, channel.stream(GLOBAL_TO_ZONE, metadata()) as stream:
+            with pytest.raises(RpcError, match="more than 256 kinds"):
+                for number in range(300):
+                    await tell(stream, await ask(stream, f"Kind{number}", node()))
+        async with it.dial("zone-a") as channel, channel.stream(GLOBAL_TO_ZONE, metadata()) as stream:
+            request = DeltaRequest("Mesh", subscribe=("x",), node=node())
+            await stream.send(wire.encode_request(request))
+            with pytest.raises(RpcError, match="by name"):
+                await stream.receive()
+
+
+# ---------------------------------------------------------------- two connections under one name
+
+
+async def test_the_same_instance_replaces_its_older_connection(autojump_clock) -> None:
+    async with lab("global") as it, it.dial("zone-a") as old, it.dial("zone-a") as new:
+        async with old.stream(GLOBAL_TO_ZONE, metadata()) as first, new.stream(GLOBAL_TO_ZONE, metadata()) as second:
+            await tell(first, await ask(first, "Mesh", node()))
+            await ask(second, "Mesh", node())
+            with pytest.raises(RpcError, match="connected again") as caught:
+                await first.receive()
+            assert caught.value.status is Status.UNAVAILABLE
+            assert it.global_kds.zones.value["zone-a"].online
+
+
+async def test_another_instance_is_refused_while_the_first_answers(autojump_clock) -> None:
+    async with lab("global") as it, it.dial("zone-a") as old, it.dial("zone-a") as new:
+        await with_key(it)
+        async with old.stream(GLOBAL_TO_ZONE, metadata(token=token(it))) as first:
+            await tell(first, await ask(first, "Mesh", node()))
+            with pytest.raises(RpcError, match="connected already") as caught:
+                async with new.stream(GLOBAL_TO_ZONE, metadata(token=token(it))) as second:
+                    await ask(second, "Mesh", node(instance="i-2"))
+            assert caught.value.status is Status.ALREADY_EXISTS
+            assert "instance 'i-1'" in caught.value.message
+            assert "'i-2'" in it.global_kds.refused.value[-1].reason
+            await it.put("global", mesh())
+            assert wire.decode_response(await first.receive()).resources
+
+
+async def test_another_instance_with_a_token_replaces_one_that_is_dead(autojump_clock) -> None:
+    async with lab("global") as it, it.dial("zone-a") as old:
+        await with_key(it)
+        dead = it.cables["zone-a"]
+        async with old.stream(GLOBAL_TO_ZONE, metadata(token=token(it))) as first:
+            await tell(first, await ask(first, "Mesh", node()))
+            await it.settle(0.1)
+            dead.vanish()
+            began = trio.current_time()
+            async with it.dial("zone-a") as new, new.stream(GLOBAL_TO_ZONE, metadata(token=token(it))) as second:
+                await ask(second, "Mesh", node(instance="i-2"))
+                assert 1.9 < trio.current_time() - began < 2.5
+                assert it.global_kds.zones.value["zone-a"].instance_id == "i-2"
+
+
+async def test_another_instance_without_a_token_waits_for_the_dead_one(autojump_clock) -> None:
+    async with lab("global") as it, it.dial("zone-a") as old:
+        dead = it.cables["zone-a"]
+        async with old.stream(GLOBAL_TO_ZONE, metadata()) as first:
+            await tell(first, await ask(first, "Mesh", node()))
+            await it.settle(0.1)
+            dead.vanish()
+            error = await refusal(it, GLOBAL_TO_ZONE, sent=metadata(), who=node(instance="i-2"))
+            assert error.status is Status.ALREADY_EXISTS
+
+
+# ---------------------------------------------------------------- who is online
+
+
+async def test_an_unacknowledged_response_takes_the_zone_offline(autojump_clock, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    async with lab("global") as it, it.dial("zone-a") as channel:
+        async with channel.stream(GLOBAL_TO_ZONE, metadata()) as stream:
+            await tell(stream, await ask(stream, "Secret", node()))
+            await it.settle(60)
+            assert it.global_kds.zones.value["zone-a"].online
+            await ask(stream, "Mesh", node())
+            began = trio.current_time()
+            with pytest.raises(RpcError, match="Mesh: a response was not acknowledged within 10 s"):
+                await stream.receive()
+            assert trio.current_time() - began == pytest.approx(10, abs=0.1)
+        await it.settle(0.2)
+        state = it.global_kds.zones.value["zone-a"]
+        assert not state.online
+        assert "Mesh" in state.reason
+        [insight] = it.store("global").list("ZoneInsight")
+        assert not insight.spec.is_online
+        assert "Mesh" in insight.labels["meshd.io/offline-reason"]
+
+
+async def test_a_link_that_is_down_takes_the_zone_offline_within_11_s(autojump_clock) -> None:
+    async with lab("global", "zone-a") as it:
+        await it.settle(30)
+        it.cables["zone-a"].vanish()
+        it.reachable["zone-a"] = False
+        began = trio.current_time()
+        while it.global_kds.zones.value["zone-a"].online:
+            await trio.sleep(0.1)
+        assert trio.current_time() - began < 11
+        assert "ping" in it.global_kds.zones.value["zone-a"].reason
+
+
+async def test_a_stopped_global_ends_streams_with_unavailable(autojump_clock) -> None:
+    async with lab("global") as it, it.dial("zone-a") as channel:
+        async with channel.stream(GLOBAL_TO_ZONE, metadata()) as stream:
+            await tell(stream, await ask(stream, "Mesh", node()))
+            it.process("global").scope.cancel()
+            with pytest.raises(RpcError) as caught:
+                await stream.receive()
+            assert caught.value.status is Status.UNAVAILABLE
+        await it.settle(5)
+        [insight] = it.store("global").list("ZoneInsight")
+        assert not insight.spec.is_online
+
+
+async def test_a_clean_end_of_one_stream_ends_the_link(autojump_clock) -> None:
+    async with lab("global") as it, it.dial("zone-a") as channel:
+        async with channel.stream(GLOBAL_TO_ZONE, metadata()) as down, channel.stream(ZONE_TO_GLOBAL, metadata()) as up:
+            await tell(down, await ask(down, "Mesh", node()))
+            await up.receive()
+            await up.end()
+            with pytest.raises(RpcError) as caught:
+                await down.receive()
+            assert caught.value.status is Status.UNAVAILABLE
+
+
+async def test_deleting_a_zone_deletes_what_it_sent_and_cuts_it(autojump_clock) -> None:
+    async with lab("global", "zone-a") as it:
+        await it.put("zone-a", dataplane("dp"))
+        await it.settle()
+        assert it.names("global", "Dataplane") == ["dp"]
+        it.reachable["zone-a"] = False
+        await it.store("global").write([Delete(ResourceKey("Zone", "", "zone-a"))])
+        await it.settle()
+        assert it.names("global", "Dataplane") == []
+        assert not it.zone_kds("zone-a").status.value.connected
+        assert (
+            "was deleted" in it.zone_kds("zone-a").status.value.error
+            or "refused" in it.zone_kds("zone-a").status.value.error
+        )
+        it.reachable["zone-a"] = True
+        await it.settle(30)
+        assert it.names("global", "Dataplane") == ["dp"]
+
+
+async def test_admin_streams_are_held_and_health_checks_answered(autojump_clock) -> None:
+    async with lab("global") as it, it.dial("zone-a") as channel:
+        async with channel.stream(GLOBAL_TO_ZONE, metadata()) as stream:
+            await tell(stream, await ask(stream, "Mesh", node()))
+            assert await channel.unary(HEALTH_CHECK, b"", metadata(), timeout_s=1) == b""
+            async with channel.stream(ADMIN_STREAMS[0], metadata()) as admin:
+                with trio.move_on_after(60) as held:
+                    await admin.receive()
+                assert held.cancelled_caught
+            await it.settle(2)
+            [insight] = it.store("global").list("ZoneInsight")
+            assert insight.spec.health_check.time is not None
+
+
+# ---------------------------------------------------------------- bad content
+
+
+async def test_garbage_on_a_stream_costs_that_zone_its_link_and_nobody_else(autojump_clock) -> None:
+    async with lab("global", "zone-b") as it:
+        rng = random.Random(7)
+        for path in (GLOBAL_TO_ZONE, ZONE_TO_GLOBAL, HEALTH_CHECK):
+            async with it.dial("zone-a") as channel:
+                with pytest.raises(RpcError):
+                    async with channel.stream(path, metadata()) as stream:
+                        await stream.send(rng.randbytes(200))
+                        await stream.end()
+                        while await stream.receive() is not None:
+                            pass
+                        raise RpcError(Status.OK, "a health check has no content to be wrong")
+        await it.put("global", mesh())
+        await it.settle()
+        assert it.names("zone-b", "Mesh") == ["default"]
+        assert it.zone_kds("zone-b").status.value.synced
+
+
+async def test_a_poisoned_resource_is_quarantined_and_the_rest_applied(autojump_clock) -> None:
+    async with lab("global") as it, it.dial("zone-a") as channel:
+        await it.put("global", mesh())
+        async with channel.stream(GLOBAL_TO_ZONE, metadata()) as down, channel.stream(ZONE_TO_GLOBAL, metadata()) as up:
+            await tell(down, await ask(down, "Mesh", node()))
+            wanted = set()
+            while "Dataplane" not in wanted:
+                wanted.add(wire.decode_request(await up.receive()).type_url)
+            poison = Entry("poison.default", "", any_bytes("type.googleapis.com/x.Y", b"zzz"))
+            await up.send(wire.encode_response(DeltaResponse("Dataplane", (poison,), nonce="1")))
+            answer = None
+            while answer is None or answer.nonce != "1":
+                answer = wire.decode_request(await up.receive())
+            assert "poison" in answer.error.message
+            [held] = it.global_kds.quarantine.items.value
+            assert (held.zone, held.name, held.direction.value) == ("zone-a", "poison", "received")
+            await up.send(wire.encode_response(DeltaResponse("Dataplane", removed=("poison.default",), nonce="2")))
+            assert wire.decode_request(await up.receive()).error is None
+            await it.settle(0.1)
+            assert it.global_kds.quarantine.items.value == ()
+
+
+async def test_a_broken_signing_key_is_reported_and_everything_else_goes(autojump_clock) -> None:
+    async with lab() as it:
+        await it.put("global", mesh())
+        broken = Resource(ResourceKey("GlobalSecret", "", "zone-token-signing-key-1"), Secret(data=b"junk"))
+        await it.store("global").write([Put(broken)])
+        await it.start("global", "zone-a")
+        await it.settle()
+        assert it.names("zone-a", "Mesh") == ["default"]
+        [held] = it.global_kds.quarantine.items.value
+        assert held.name == "zone-token-signing-key-1"
+
+
+# ---------------------------------------------------------------- disabled zones
+
+
+async def test_a_disabled_zone_is_hidden_from_the_others_and_comes_back(autojump_clock) -> None:
+    async with lab("global", "zone-a", "zone-b") as it:
+        await it.put("zone-b", ingress("in-b"))
+        await it.settle()
+        assert it.names("zone-a", "ZoneIngress") == ["in-b"]
+        [stored] = [z for z in it.store("global").list("Zone") if z.key.name == "zone-b"]
+        await it.store("global").write([Put(Resource(stored.key, Zone(enabled=False)))])
+        await it.settle()
+        assert it.names("zone-a", "ZoneIngress") == []
+        assert it.names("global", "ZoneIngress") == ["in-b"]
+        await it.put("global", mesh())
+        await it.settle()
+        assert it.names("zone-b", "Mesh") == ["default"]
+        await it.store("global").write([Put(Resource(stored.key, Zone(enabled=True)))])
+        await it.settle()
+        assert it.names("zone-a", "ZoneIngress") == ["in-b"]
