@@ -106,7 +106,7 @@ def test_pools(cidr, first, size):
 
 @pytest.mark.parametrize("cidr", ["127.0.0.0/24", "127.0.0.8/29", "10.0.0.1/24", "fd00::/64", "x", ""])
 def test_bad_pools_are_refused(cidr):
-    with pytest.raises(ValueError, match="no address|not an IPv4"):
+    with pytest.raises(ValueError, match=r"no address|not an IPv4"):
         Pool(cidr)
 
 
