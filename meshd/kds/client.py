@@ -264,7 +264,10 @@ class ZoneKds:
         before = self.status.value
         if before.connected:
             log.log(
-                logging.INFO if reason == STOPPING else logging.WARNING, "zone=%s lost its global: %s", self._zone, reason
+                logging.INFO if reason == STOPPING else logging.WARNING,
+                "zone=%s lost its global: %s",
+                self._zone,
+                reason,
             )
             self._metrics.connected.set(0)
             self._metrics.ended.inc()
