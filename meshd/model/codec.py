@@ -22,8 +22,7 @@ Document = documents.Document
 load_documents = documents.load_documents
 
 _META = ("type", "mesh", "name", "labels", "creationTime", "modificationTime", "kri")
-_READ_ONLY_META = ("creationTime", "modificationTime", "kri")
-"""Printed by us, so a document that was read and sent back has them; they are not taken from there."""
+"""What every document may have. The times and the kri are ours: read back from a printed document, but not used."""
 _ENVELOPE = ("spec", "status")
 ZERO_TIME = "0001-01-01T00:00:00Z"
 """What Kuma prints for a time that was never set."""
@@ -47,13 +46,12 @@ def decode_document(data: Any, registry: Registry) -> Resource:
     found += key_violations(type_, mesh, name)
     found += label_violations(labels, mesh)
     spec, status = _spec_and_status(type_, data, found)
-    if found or spec is None:
+    resource = None
+    if spec is not None:
+        resource = Resource(ResourceKey(type_.kind, mesh, name), spec, labels=labels or NO_LABELS, status=status)
+        found += type_.validate(resource)
+    if found or resource is None:
         raise InvalidError(subject, found)
-    key = ResourceKey(type_.kind, mesh, name)
-    resource = Resource(key, spec, labels=labels or NO_LABELS, status=status)
-    broken = type_.validate(resource)
-    if broken:
-        raise InvalidError(subject, broken)
     return resource
 
 

@@ -23,7 +23,8 @@ _LIMIT_NS = 315_576_000_000 * 10**9
 def parse_duration(text: str) -> timedelta:
     """The length of time that ``text`` says: "10s", "1h30m", "250ms", "24h", "1.5s", "-1s".
 
-    Days, weeks and years of 365 days ("7d", "1w", "10y") are read too, as Kuma allows. Resolution is a microsecond; what is finer is cut off.
+    Days, weeks and years of 365 days ("7d", "1w", "10y") are read too, as Kuma allows. Resolution is a microsecond;
+    what is finer is cut off.
 
     Raises:
         ValueError: names the text and shows a right one.

@@ -8,10 +8,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Protocol
 
 from meshd.model.errors import ConflictError, NotFoundError
 from meshd.model.resource import Resource, ResourceKey
-from meshd.store.store import Create, Delete, Edit, Update
+from meshd.store.store import Create, Delete, Edit, Put, Update
 
 
 class Image:
@@ -85,13 +86,25 @@ class Plan:
     revision: int
 
 
-def plan(image: Image, edits: Sequence[Edit], now: datetime) -> Plan:
-    """Decide what ``edits`` do to ``image``, in order, each seeing the ones before it; the image stays as it is.
+class State(Protocol):
+    """What a plan is made against: an ``Image``, or ``Staged`` changes over one."""
+
+    revision: int
+
+    def get(self, key: ResourceKey) -> Resource | None:
+        """The resource, or None."""
+
+    def owned_by(self, owner: ResourceKey) -> tuple[Resource, ...]:
+        """Every resource whose owner is ``owner``."""
+
+
+def plan(state: State, edits: Sequence[Edit], now: datetime) -> Plan:
+    """Decide what ``edits`` do to ``state``, in order, each seeing the ones before it; ``state`` stays as it is.
 
     Raises:
         ConflictError, NotFoundError: as ``Store.write`` says; a resource whose owner is absent is a NotFoundError too.
     """
-    staged = _Staged(image)
+    staged = Staged(state)
     results: list[Resource | None] = []
     for edit in edits:
         if isinstance(edit, Delete):
@@ -99,35 +112,45 @@ def plan(image: Image, edits: Sequence[Edit], now: datetime) -> Plan:
             results.append(None)
         else:
             results.append(_store(staged, edit, now))
-    changes = {
-        key: resource
-        for key, resource in staged.changes.items()
-        if resource is not None or image.get(key) is not None  # made and gone within the batch: nothing happened
-    }
+    changes = staged.net_changes()
     for resource in changes.values():
         if resource is not None and resource.owner is not None and staged.get(resource.owner) is None:
             raise NotFoundError(f"{resource.key}: its owner {resource.owner} does not exist")
-    return Plan(changes, tuple(results), staged.revision if changes else image.revision)
+    return Plan(changes, tuple(results), staged.revision if changes else state.revision)
 
 
-class _Staged:
-    """The image with the changes of the batch so far laid over it."""
+class Staged:
+    """A state with changes laid over it that are not committed yet."""
 
-    def __init__(self, image: Image) -> None:
-        self._image = image
-        self.revision = image.revision
-        self.changes: dict[ResourceKey, Resource | None] = {}
+    def __init__(self, base: State) -> None:
+        self._base = base
+        self._changes: dict[ResourceKey, Resource | None] = {}
+        self.revision = base.revision
 
     def get(self, key: ResourceKey) -> Resource | None:
-        return self.changes[key] if key in self.changes else self._image.get(key)
+        """See ``State``."""
+        return self._changes[key] if key in self._changes else self._base.get(key)
 
-    def owned_by(self, owner: ResourceKey) -> list[ResourceKey]:
-        before = [r.key for r in self._image.owned_by(owner) if r.key not in self.changes]
-        return before + [k for k, r in self.changes.items() if r is not None and r.owner == owner]
+    def owned_by(self, owner: ResourceKey) -> tuple[Resource, ...]:
+        """See ``State``."""
+        before = [r for r in self._base.owned_by(owner) if r.key not in self._changes]
+        return (*before, *(r for r in self._changes.values() if r is not None and r.owner == owner))
+
+    def set(self, key: ResourceKey, resource: Resource | None) -> None:
+        """Lay one change over what is there."""
+        self._changes[key] = resource
+
+    def absorb(self, decided: Plan) -> None:
+        """Lay a whole plan that was made against this over it."""
+        self._changes.update(decided.changes)
+        self.revision = decided.revision
+
+    def net_changes(self) -> dict[ResourceKey, Resource | None]:
+        """The changes, without those that were made and undone again."""
+        return {k: r for k, r in self._changes.items() if r is not None or self._base.get(k) is not None}
 
 
-def _store(staged: _Staged, edit: Edit, now: datetime) -> Resource:
-    assert not isinstance(edit, Delete)  # noqa: S101 - narrows the type; plan() sends deletes elsewhere
+def _store(staged: Staged, edit: Create | Update | Put, now: datetime) -> Resource:
     wanted = edit.resource
     current = staged.get(wanted.key)
     if isinstance(edit, Create) and current is not None:
@@ -145,11 +168,11 @@ def _store(staged: _Staged, edit: Edit, now: datetime) -> Resource:
     staged.revision += 1
     created = current.created if current is not None else now
     stored = replace(wanted, version=staged.revision, created=created, modified=now)
-    staged.changes[wanted.key] = stored
+    staged.set(wanted.key, stored)
     return stored
 
 
-def _delete(staged: _Staged, edit: Delete) -> None:
+def _delete(staged: Staged, edit: Delete) -> None:
     current = staged.get(edit.key)
     if current is None:
         if edit.missing_ok:
@@ -164,6 +187,6 @@ def _delete(staged: _Staged, edit: Delete) -> None:
     while doomed:
         key = doomed.pop()
         if staged.get(key) is not None:
-            staged.changes[key] = None
-            doomed += staged.owned_by(key)
+            staged.set(key, None)
+            doomed += [resource.key for resource in staged.owned_by(key)]
     staged.revision += 1

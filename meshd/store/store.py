@@ -69,7 +69,8 @@ class Store(Protocol):
         """Apply all edits or none; returns what is now stored for each (None for a delete).
 
         An edit whose content equals what is stored changes nothing: same version, no change is announced. Stamps
-        versions (from one counter for the whole store, so a version never comes back) and times. Durable when it returns. Safe to cancel: the edits are then either all in or all out.
+        versions (from one counter for the whole store, so a version never comes back) and times. Durable when it
+        returns. Safe to cancel: the edits are then either all in or all out.
 
         Raises:
             ConflictError: an expectation of Create, Update or Delete did not hold; names the key and both versions.
