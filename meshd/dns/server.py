@@ -12,13 +12,13 @@ from meshd.dns.metrics import Tally
 from meshd.dns.settings import DnsSettings
 from meshd.dns.table import NameTable
 from meshd.dns.wire import Query
+from meshd.runtime.datagrams import datagrams
 from meshd.runtime.listen import accept_loop
 
 log = logging.getLogger(__name__)
 
-BATCH = 64
-"""Packets answered before anybody else in the loop has a turn; well under a millisecond of work if all are known."""
-MAX_UDP_BYTES = 65535
+MAX_UDP_BYTES = wire.MAX_QUERY_BYTES + 1
+"""One more than is taken for a query, so that a longer one is seen to be that."""
 MAX_TCP_BYTES = 65535
 TCP_SEND_S = 5.0
 """A client that does not take its answers for so long is gone."""
@@ -53,6 +53,7 @@ class Server:
         self._current = current
         self._settings = settings
         self._tally = tally
+        self._datagrams = datagrams(udp, MAX_UDP_BYTES)
         self._upstreams = Upstreams(settings.upstreams, settings.max_outstanding, tally)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -76,26 +77,29 @@ class Server:
         )
 
     def _drain(self, nursery: trio.Nursery) -> None:
-        """Answer what waits in the socket, at most ``BATCH`` packets."""
+        """Answer what waits in the socket, at most one batch."""
         table = self._current.table
-        for _ in range(BATCH):
-            try:
-                message, peer = self._udp.recvfrom(MAX_UDP_BYTES)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                # An ICMP error for an earlier answer, or memory pressure; the socket is as good as before.
-                log.debug("dns: receive: %s", error)
-                self._tally.drop("receive_error")
-                continue
+        batch = self._datagrams
+        try:
+            count = batch.receive()
+        except OSError as error:
+            # An ICMP error for an earlier answer, or memory pressure; the socket is as good as before.
+            log.debug("dns: receive: %s", error)
+            self._tally.drop("receive_error")
+            return
+        for slot in range(count):
+            message = batch.message(slot)
             outcome = self._known(message, table) or self._respond(message, table)
             if isinstance(outcome, answer.Answer):
-                self._send(outcome.wire, peer)
+                batch.answer(slot, outcome.wire)
             elif isinstance(outcome, answer.Forward):
                 if self._upstreams.is_full:
-                    self._send(self._failed(outcome.query), peer)
+                    batch.answer(slot, self._failed(outcome.query))
                 else:
-                    nursery.start_soon(self._forward_udp, outcome.query, peer)
+                    nursery.start_soon(self._forward_udp, outcome.query, batch.peer(slot))
+        for _ in range(batch.flush()):
+            # A packet that finds no room is the client's to ask for again.
+            self._tally.drop("send_error")
 
     def _known(self, message: bytes, table: NameTable) -> answer.Answer | None:
         """The fast road, counted."""
@@ -120,7 +124,7 @@ class Server:
         return outcome
 
     def _send(self, message: bytes, peer: Any) -> None:
-        """Send by UDP or not at all: a packet that finds no room is the client's to ask for again."""
+        """Send by UDP or not at all."""
         try:
             self._udp.sendto(message, peer)
         except OSError as error:

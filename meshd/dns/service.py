@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 SETTING = "dnsServer.listen"
 UDP_BUFFER_BYTES = 1 << 20
 """Room for the queries that come while the loop is busy: some thousand; the kernel may grant less."""
+Cell = Latest[Mapping[str, MeshView]] | Latest[frozenset[int]] | Latest[frozenset[int] | None]
 SAME_PORT_TRIES = 8
 """With port 0 the kernel's choice for TCP may be taken for UDP; then it chooses again."""
 
@@ -41,7 +42,7 @@ class Resolver:
         settings: DnsSettings,
         views: Latest[Mapping[str, MeshView]],
         mesh: str,
-        bound_ports: Latest[frozenset[int] | None],
+        bound_ports: Latest[frozenset[int]] | Latest[frozenset[int] | None],
         registry: CollectorRegistry,
     ) -> None:
         self._settings = settings
@@ -85,7 +86,7 @@ class Resolver:
             for listener in listeners:
                 listener.socket.close()
 
-    async def _follow(self, cell: "Latest[Mapping[str, MeshView]] | Latest[frozenset[int] | None]") -> None:
+    async def _follow(self, cell: Cell) -> None:
         seen = 0
         while True:
             seen, _ = await cell.newer_than(seen)

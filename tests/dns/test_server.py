@@ -5,10 +5,11 @@ import pytest
 import trio
 
 from meshd.dns.metrics import Tally
-from meshd.dns.server import BATCH, Current, Server, split
+from meshd.dns.server import Current, Server, split
 from meshd.dns.service import bind
 from meshd.dns.settings import Address, DnsSettings
 from meshd.dns.wire import name_to_wire
+from meshd.runtime.datagrams import BATCH
 from tests.dns.support import BACKEND, FakeUpstream, honest, query, table, truncating
 
 pytestmark = pytest.mark.e2e

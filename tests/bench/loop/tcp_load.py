@@ -1,0 +1,103 @@
+"""The echo application, and connections through the engine that each ask now and then.
+
+Prints the application's port, takes lines ``<engine port> <connections> <seconds>`` on stdin, and answers each with
+JSON. The connections stay open from line to line while the engine's port is the same.
+"""
+
+import json
+import random
+import sys
+
+import trio
+
+PERIOD_S = 2.5
+"""Each connection asks once in this time, at a moment of its own."""
+REQUEST = b"x" * 64
+
+
+async def echo(stream: trio.SocketStream) -> None:
+    try:
+        async for data in stream:
+            await stream.send_all(data)
+    except trio.BrokenResourceError:
+        pass
+
+
+class Clients:
+    def __init__(self) -> None:
+        self.late: list[float] = []
+        self.failed = 0
+        self.open = 0
+
+    async def one(self, port: int, phase_s: float) -> None:
+        async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+            self.open += 1
+            await trio.sleep(phase_s)
+            due = trio.current_time()
+            while True:
+                began = trio.current_time()
+                try:
+                    await stream.send_all(REQUEST)
+                    received = 0
+                    while received < len(REQUEST):
+                        part = await stream.receive_some(4096)
+                        if not part:
+                            raise trio.BrokenResourceError("ended")
+                        received += len(part)
+                except trio.BrokenResourceError:
+                    self.failed += 1
+                    return
+                self.late.append(trio.current_time() - began)
+                due += PERIOD_S
+                await trio.sleep_until(due)
+
+
+async def main() -> None:
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(trio.serve_tcp, echo, 0)
+        print(listeners[0].socket.getsockname()[1], flush=True)
+        stdin = trio.lowlevel.FdStream(0)
+        rng = random.Random(1)
+        scope: trio.CancelScope | None = None
+        current = 0
+        clients = Clients()
+
+        async def all_clients(
+            port: int, count: int, clients: Clients, task_status: trio.TaskStatus[trio.CancelScope]
+        ) -> None:
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as inner:
+                    for i in range(count):
+                        inner.start_soon(clients.one, port, rng.uniform(0, PERIOD_S))
+                        if i % 20 == 19:
+                            await trio.sleep(0.1)
+                    task_status.started(scope)
+
+        while line := (await stdin.receive_some(256)).decode():
+            port, count, seconds = line.split()
+            if int(port) != current:
+                if scope is not None:
+                    scope.cancel()
+                current, clients = int(port), Clients()
+                scope = await nursery.start(all_clients, current, int(count), clients)
+                await trio.sleep(PERIOD_S)
+            if float(seconds):
+                clients.late.clear()
+                clients.failed = 0
+                await trio.sleep(float(seconds))
+            late = sorted(clients.late) or [float("nan")]
+            result = {
+                "open": clients.open,
+                "requests": len(clients.late),
+                "failed": clients.failed,
+                "p50_ms": late[len(late) // 2] * 1e3,
+                "p99_ms": late[len(late) * 99 // 100] * 1e3,
+                "max_ms": late[-1] * 1e3,
+            }
+            print(json.dumps(result), flush=True)
+        nursery.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    sys.setswitchinterval(0.005)
+    trio.run(main)
