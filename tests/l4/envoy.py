@@ -6,6 +6,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -112,9 +113,17 @@ def passthrough(port: int, routes: dict[str, int]) -> tuple[dict, list[dict]]:
     return listener, [cluster(sni, upstream) for sni, upstream in routes.items()]
 
 
+@dataclass(frozen=True)
+class Running:
+    """``admin`` is the port of its admin interface."""
+
+    pid: int
+    admin: int
+
+
 @contextmanager
-def envoy(directory: Path, listeners: list[dict], clusters: list[dict]) -> Iterator[int]:
-    """A running Envoy of one worker that has bound its listeners; gives the port of its admin interface."""
+def envoy(directory: Path, listeners: list[dict], clusters: list[dict]) -> Iterator[Running]:
+    """A running Envoy of one worker that has bound its listeners."""
     admin = free_port()
     path = directory / f"envoy-{admin}.json"
     config = {
@@ -138,7 +147,7 @@ def envoy(directory: Path, listeners: list[dict], clusters: list[dict]) -> Itera
     process = subprocess.Popen(command, env={**os.environ, "TERM": "dumb"})
     try:
         wait_ready(process, admin, log)
-        yield admin
+        yield Running(process.pid, admin)
     finally:
         process.kill()
         process.wait()
@@ -158,6 +167,6 @@ def wait_ready(process: subprocess.Popen, admin: int, log: Path) -> None:
     raise RuntimeError(f"envoy did not start: {log.read_text() if log.exists() else 'no log'}")
 
 
-def stat(admin: int, name: str) -> int:
-    with urlopen(f"http://{LOCAL}:{admin}/stats?filter=^{name}$", timeout=2) as answer:
+def stat(running: Running, name: str) -> int:
+    with urlopen(f"http://{LOCAL}:{running.admin}/stats?filter=^{name}$", timeout=2) as answer:
         return int(answer.read().decode().rpartition(":")[2] or 0)

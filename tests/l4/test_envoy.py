@@ -38,7 +38,7 @@ class Envoy:
             clusters += made if isinstance(made, list) else [made]
         self._manager = envoy.envoy(directory, listeners, clusters)
 
-    async def __aenter__(self) -> int:
+    async def __aenter__(self) -> envoy.Running:
         return await trio.to_thread.run_sync(self._manager.__enter__)
 
     async def __aexit__(self, *error) -> None:
