@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from types import MappingProxyType
-from typing import Any, Generic, TypeVar, cast
+from typing import Generic, TypeVar, cast
 
+from meshd.kinds.external_service import ExternalService
 from meshd.kinds.mesh import Mesh, MeshServicesMode
 from meshd.kinds.zone_egress import ZoneEgress
 from meshd.kinds.zone_ingress import AvailableService, ZoneIngress
@@ -26,6 +27,10 @@ from meshd.topology.vips import VipEntry, VipKey, entries_of, vips_of
 KINDS = ("Mesh", "Dataplane", "ZoneIngress", "ZoneEgress", "ExternalService")
 """The kinds that ``apply`` takes, besides the policies."""
 T = TypeVar("T")
+
+
+_Counts = dict[str, tuple[TagSet, int]]
+"""How many healthy instances have a tag set, by its text."""
 
 
 class _Section(Generic[T]):
@@ -67,7 +72,7 @@ class _MeshState:
     resource: Resource | None = None
     dataplanes: "_Section[Resource]" = field(default_factory=_Section)
     policies: dict[str, dict[str, Resource]] = field(default_factory=dict)
-    instances: Counter[TagSet] = field(default_factory=Counter)
+    instances: "_Counts" = field(default_factory=dict)
     services: "_Section[ServiceView]" = field(default_factory=_Section)
     egress: "_Section[ServiceView]" = field(default_factory=_Section)
     ingress: "_Section[ServiceView]" = field(default_factory=_Section)
@@ -96,7 +101,7 @@ class Topology:
         self._local_ingresses: dict[str, Resource] = {}
         self._egresses: dict[str, Gate] = {}
         self._offer: tuple[AvailableService, ...] | None = None
-        self._offered: dict[tuple[str, TagSet, int, bool], AvailableService] = {}
+        self._offered: dict[tuple[str, str, int, bool], AvailableService] = {}
 
     def apply(self, key: ResourceKey, resource: Resource | None) -> None:
         """Take the newest state of one resource; None: it is gone. Any kind but ``KINDS`` is a policy."""
@@ -162,34 +167,36 @@ class Topology:
     def offer(self) -> tuple[AvailableService, ...]:
         """What the local ingresses have to offer: ``available_services`` of everything applied, incrementally."""
         if self._offer is None:
-            counts: Counter[tuple[str, TagSet]] = Counter()
-            outside: Counter[tuple[str, TagSet]] = Counter()
-            for name, mesh in self._meshes.items():
+            inside: list[AvailableService] = []
+            outside: list[AvailableService] = []
+            for name, mesh in sorted(self._meshes.items()):
                 spec = cast("Mesh", mesh.resource.spec) if mesh.resource is not None else None
                 if spec is None or spec.mesh_services.mode is MeshServicesMode.EXCLUSIVE:
                     continue
-                counts.update({(name, tags): count for tags, count in mesh.instances.items()})
+                inside += self._reuse(name, mesh.instances, external=False)
                 if _through_egress(spec):
-                    specs = [cast("Any", r.spec) for r in mesh.index.external_resources()]
-                    outside.update((name, tag_set(s.tags)) for s in specs if s.tags.get(label.ZONE) == self._zone)
-            self._offer = (*self._reuse(counts, external=False), *self._reuse(outside, external=True))
+                    specs = [cast("ExternalService", r.spec) for r in mesh.index.external_resources()]
+                    own = Counter(tag_set(s.tags) for s in specs if s.tags.get(label.ZONE) == self._zone)
+                    outside += self._reuse(name, {t.text: (t, count) for t, count in own.items()}, external=True)
+            if len(self._offered) > 2 * (len(inside) + len(outside)) + 1000:
+                self._offered.clear()
+            self._offer = (*inside, *outside)
         return self._offer
 
     def local_ingresses(self) -> tuple[Resource, ...]:
         """The ZoneIngresses of this zone, as last applied."""
         return tuple(resource for _, resource in sorted(self._local_ingresses.items()))
 
-    def _reuse(self, counts: Mapping[tuple[str, TagSet], int], *, external: bool) -> list[AvailableService]:
+    def _reuse(self, mesh: str, counts: "_Counts", *, external: bool) -> Iterator[AvailableService]:
         # Making a thousand specs for one that changed would cost more than everything else here.
-        found = []
-        for (mesh, tags), count in sorted(counts.items()):
-            key = (mesh, tags, count, external)
-            if key not in self._offered:
-                (self._offered[key],) = offered({(mesh, tags): count}, external=external)
-            found.append(self._offered[key])
-        if len(self._offered) > 2 * len(found) + 1000:
-            self._offered.clear()
-        return found
+        for text in sorted(counts):
+            tags, count = counts[text]
+            key = (mesh, text, count, external)
+            service = self._offered.get(key)
+            if service is None:
+                (service,) = offered({(mesh, tags): count}, external=external)
+                self._offered[key] = service
+            yield service
 
     def _mesh(self, name: str) -> _MeshState:
         return self._meshes.setdefault(name, _MeshState())
@@ -230,11 +237,12 @@ class Topology:
         before = mesh.dataplanes.set(name, resource)
         old, new = (tag_sets(r) if r is not None else () for r in (before, resource))
         if old != new:
-            mesh.instances.subtract(old)
-            mesh.instances.update(new)
+            for tags in new:
+                mesh.instances[tags.text] = (tags, mesh.instances.get(tags.text, (tags, 0))[1] + 1)
             for tags in old:
-                if not mesh.instances[tags]:
-                    del mesh.instances[tags]
+                left = mesh.instances.pop(tags.text)[1] - 1
+                if left:
+                    mesh.instances[tags.text] = (tags, left)
             self._offer = None
         mesh.digest.set("dataplane", name, of_resource(resource) if resource is not None else None)
         mesh.touched |= mesh.index.set_dataplane(name, resource)
@@ -332,16 +340,17 @@ class Topology:
             return False
         vips = vips_of(mesh.entries, addresses, self._domain, self._vip_port)
         mesh.vips_stale = False
-        if vips == mesh.vips:
-            return False
+        changed = False
         for key in mesh.vips.keys() | vips.keys():
             before, after = mesh.vips.get(key), vips.get(key)
             if before != after:
+                changed = True
                 mesh.digest.set("vip", key, of_vip(after) if after is not None else None)
             elif before is not None:
                 vips[key] = before
-        mesh.vips = MappingProxyType(dict(sorted(vips.items())))
-        return True
+        if changed:
+            mesh.vips = MappingProxyType(dict(sorted(vips.items())))
+        return changed
 
     def _build_view(self, name: str, mesh: _MeshState, around: Surroundings) -> None:
         reasons = tuple(sorted({*mesh.reasons.values(), *self._gate_reasons(mesh, around)}))

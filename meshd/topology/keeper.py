@@ -165,6 +165,7 @@ class Keeper:
         wanted = {entry.key for of_mesh in entries.values() for entry in of_mesh}
         allocation = allocate(self._book, wanted, self._pool, self._now())
         book = allocation.book
+        await trio.lowlevel.checkpoint()
         configs = {
             config_name(mesh): text
             for mesh, of_mesh in entries.items()
