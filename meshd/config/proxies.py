@@ -58,8 +58,13 @@ def resolve_proxies(
         if entry.engine is Engine.ENVOY:
             message = "envoy is not available in this version of meshd; use engine: builtin, or run kuma-dp later on"
             problems.append(config.problem(f"{at}.engine", message))
-        if (entry.file is None) == (entry.resource is None):
-            problems.append(config.problem(at, "needs exactly one of file and resource"))
+        if [entry.file, entry.resource, entry.dataplanes].count(None) != 2:
+            problems.append(config.problem(at, "needs exactly one of file, resource and dataplanes"))
+            continue
+        if entry.dataplanes is not None:
+            if entry.vips:
+                message = "needs one Dataplane, in file or resource; it cannot go to a selection"
+                problems.append(config.problem(f"{at}.vips", message))
             continue
         found, base = [config], f"{at}.resource"
         if entry.file is not None:

@@ -241,12 +241,22 @@ class Logging(Section):
     format: LogFormat = Field(default=LogFormat.TEXT, description="text or json.")
 
 
+class DataplaneSelection(Section):
+    """Dataplanes that are applied through the API and run by this process (meshd)."""
+
+    mesh: Text = Field(default="default", description="Their mesh.")
+    names: Text = Field(default="*", description="A pattern of their names: * and ? as in a shell.")
+
+
 class ProxyEntry(Section):
     """A Dataplane, ZoneIngress or ZoneEgress that this process runs itself (meshd)."""
 
     engine: Engine = Field(default=Engine.BUILTIN, description="builtin.")
     file: FilePath = Field(default=None, description="The resource, in a file of its own.")
     resource: dict[str, Any] | None = Field(default=None, description="The resource, here.")
+    dataplanes: DataplaneSelection | None = Field(
+        default=None, description="Instead of one resource: every Dataplane of this zone that matches, as applied."
+    )
     vips: Flag = Field(default=False, description="This Dataplane owns the host's virtual IPs; one a process.")
 
 
@@ -293,6 +303,11 @@ class Config(Section):
     def zone_name(self) -> str:
         """The zone's name; empty on a global."""
         return "" if self.is_global else self.multizone.zone.name
+
+    @property
+    def selections(self) -> tuple[DataplaneSelection, ...]:
+        """The Dataplanes of the API that this process runs."""
+        return tuple(entry.dataplanes for entry in self.proxies if entry.dataplanes is not None)
 
     @property
     def role(self) -> str:

@@ -226,8 +226,11 @@ def dataplane(inbound, gateway=""):
     ("text", "expected"),
     [
         ("proxies: [{engine: envoy, resource: {type: ZoneIngress, name: i}}]", "envoy is not available in this"),
-        ("proxies: [{}]", "proxies[0]: needs exactly one of file and resource"),
-        ("proxies: [{file: x, resource: {}}]", "proxies[0]: needs exactly one of file and resource"),
+        ("proxies: [{}]", "proxies[0]: needs exactly one of file, resource and dataplanes"),
+        ("proxies: [{file: x, resource: {}}]", "proxies[0]: needs exactly one of file, resource and dataplanes"),
+        ("proxies: [{dataplanes: {}, resource: {}}]", "proxies[0]: needs exactly one of file, resource and dataplanes"),
+        ("proxies: [{dataplanes: {}, vips: true}]", "proxies[0].vips: needs one Dataplane"),
+        ("proxies: [{dataplanes: {nams: x}}]", "proxies[0].dataplanes.nams: is no setting; did you mean 'names'?"),
         ("proxies: [{file: none.yaml}]", "proxies[0].file: cannot read"),
         ("proxies: [{resource: {type: Mesh, name: m}}]", "resource.type: must be one of Dataplane"),
         ("proxies: [{resource: {type: ZoneIngress}}]", "proxies[0].resource.name: is required"),

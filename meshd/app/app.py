@@ -1,0 +1,356 @@
+"""One role as tiers of services, several roles side by side, and the signals that end them."""
+
+import logging
+import os
+import random
+import secrets
+import signal
+import socket
+import sys
+import uuid
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import trio
+from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
+
+from meshd import __version__
+from meshd.app.bootstrap import missing_defaults, own_proxies
+from meshd.app.service import KdsListener, ProxyHost, Selection
+from meshd.app.status import global_status, zone_status
+from meshd.ca.identity import dataplane_uris
+from meshd.ca.keeper import CaKeeper
+from meshd.ca.service import IdentityService
+from meshd.config import Config, LoadedConfig
+from meshd.config.tree import StoreType
+from meshd.dns.service import Resolver
+from meshd.dns.settings import settings as dns_settings
+from meshd.insight.keeper import InsightKeeper
+from meshd.insight.service import ProxyInsights
+from meshd.kds.admission import AdmittedZone
+from meshd.kds.client import ZoneKds, client_context, connector
+from meshd.kds.keeper import ControlPlane
+from meshd.kds.server import GlobalKds
+from meshd.kinds.declare import KINDS
+from meshd.kinds.external_service import DataSource
+from meshd.kinds.secret import Secret
+from meshd.l4.metrics import Metrics as EngineMetrics
+from meshd.l4.render import Settings as EngineSettings
+from meshd.l4.server import Limits as EngineLimits
+from meshd.l4.service import Engine
+from meshd.l4.table import PermitFor
+from meshd.model.errors import MeshdError
+from meshd.model.registry import Registry
+from meshd.model.resource import Resource, ResourceKey
+from meshd.policies import discover
+from meshd.rest.handlers import Api
+from meshd.rest.server import Binding, HttpMetrics, HttpServer, api_server, diagnostics_server, tls_context
+from meshd.rpc import GrpcServer, RpcMetrics
+from meshd.runtime.latest import Latest
+from meshd.runtime.notify import READY, STOPPING, notify
+from meshd.runtime.supervisor import Service, leaves, supervise
+from meshd.store.memory import MemoryStore
+from meshd.store.sqlite import SqliteStore
+from meshd.store.store import Store
+from meshd.topology.keeper import Keeper, VipSettings
+
+log = logging.getLogger(__name__)
+
+Tiers = Sequence[Sequence[Service]]
+
+
+def utc_now() -> datetime:
+    """The clock of every service."""
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class Role:
+    """What every service of one role shares. ``started`` turns true when the last tier is ready."""
+
+    config: Config
+    store: Store
+    registry: Registry
+    permit_for: PermitFor
+    metrics: CollectorRegistry = field(default_factory=CollectorRegistry)
+    rng: random.Random = field(default_factory=random.SystemRandom)
+    hostname: str = field(default_factory=socket.gethostname)
+    instance_id: str = ""
+    started: bool = False
+
+    def __post_init__(self) -> None:
+        self.instance_id = f"{self.hostname}-{secrets.token_hex(2)}"
+
+    def api(self, kds_status: Callable[[], Mapping[str, Any]]) -> HttpServer:
+        """The REST API."""
+        api = Api(
+            self.store, self.registry, self.config, utc_now, self.instance_id, self.hostname, kds_status=kds_status
+        )
+        return api_server(api, self.metrics, self.http_metrics)
+
+    def control_plane(self) -> ControlPlane:
+        """What KDS needs of this role."""
+        return ControlPlane(self.store, self.registry, utc_now, self.metrics, self.instance_id, __version__)
+
+    def ca_keeper(self) -> CaKeeper:
+        """The keeper of keys and certificate authorities."""
+        return CaKeeper(
+            self.store, federated=self.config.is_federated, now=utc_now, rng=self.rng, registry=self.metrics
+        )
+
+    def insight_keeper(self) -> InsightKeeper:
+        """The keeper of MeshInsight and ServiceInsight."""
+        dns = self.config.dns_server
+        return InsightKeeper(self.store, self.registry, dns.domain, dns.service_vip_port, self.metrics, self.rng)
+
+    def diagnostics(self, missing: Callable[[], str]) -> HttpServer:
+        """Health, readiness and metrics; up before everything else."""
+
+        def ready() -> str:
+            return missing() if self.started else "starting"
+
+        self.http_metrics = HttpMetrics(self.metrics)
+        return diagnostics_server(self.config, self.metrics, ready, self.http_metrics)
+
+    http_metrics: HttpMetrics = field(init=False)
+
+
+def global_tiers(role: Role) -> Tiers:
+    """A global: keys, insights, then the doors."""
+    kds_settings = role.config.multizone.global_.kds
+    files = role.config.kds_tls_files
+    admitted = [AdmittedZone(z.name, z.cidr) for z in kds_settings.unauthenticated_zones]
+    kds = GlobalKds(role.control_plane(), unauthenticated_zones=admitted)
+    tls = None
+    if files is not None:
+        tls = tls_context(Binding(kds_settings.interface, kds_settings.grpc_port, "multizone.global.kds", files))
+    server = GrpcServer(kds.handlers, tls, metrics=RpcMetrics(role.metrics), name="kds")
+    diagnostics = role.diagnostics(str)
+    return (
+        [diagnostics],
+        [role.ca_keeper()],
+        [role.insight_keeper()],
+        [role.api(lambda: global_status(kds))],
+        [KdsListener(kds, server, kds_settings.interface, kds_settings.grpc_port)],
+    )
+
+
+def zone_tiers(role: Role, loaded: LoadedConfig) -> Tiers:
+    """A zone: views and identities, the engines, the doors, and last the way to the global."""
+    config, dns = role.config, role.config.dns_server
+    keeper = Keeper(
+        role.store,
+        role.registry,
+        config.zone_name,
+        VipSettings(dns.domain, dns.cidr, dns.service_vip_port),
+        utc_now,
+        role.metrics,
+    )
+    identities = IdentityService(
+        role.store,
+        state_dir=config.state_dir / "identities",
+        now=utc_now,
+        rng=role.rng,
+        registry=role.metrics,
+    )
+    host = proxy_host(role, loaded, keeper, identities)
+    diagnostics = role.diagnostics(lambda: "" if host.ready() else "proxies")
+    kds = zone_kds(role) if config.is_federated else None
+    doors: list[Service] = [role.api(lambda: zone_status(kds))]
+    if dns.listen:
+        settings = dns_settings(dns.domain, dns.listen, [str(u) for u in dns.upstreams])
+        doors.append(Resolver(settings, keeper.views, dns.mesh, host.bound_ports, role.metrics))
+    certified = {
+        p.resource.key: identities.credentials(p.resource.key.mesh, p.resource.key.name, uris_of(p.resource))
+        for p in loaded.proxies
+        if p.resource.key.kind == "Dataplane" and uris_of(p.resource)
+    }
+    insights = ProxyInsights(role.store, host.keys, certified, role.instance_id, utc_now, role.rng)
+    return (
+        [diagnostics],
+        [role.ca_keeper(), identities],
+        [keeper, *([] if config.is_federated else [role.insight_keeper()])],
+        [host],
+        [*doors, insights],
+        [kds] if kds is not None else [],
+    )
+
+
+def uris_of(dataplane: Resource) -> tuple[str, ...]:
+    """The identity URIs of a Dataplane, empty if it has no service."""
+    try:
+        return dataplane_uris(dataplane)
+    except ValueError:
+        return ()
+
+
+def proxy_host(role: Role, loaded: LoadedConfig, keeper: Keeper, identities: IdentityService) -> ProxyHost:
+    """The engines of this role's proxies."""
+    metrics = EngineMetrics(role.metrics)
+    limits = EngineLimits(drain_s=role.config.general.drain_time.total_seconds())
+
+    def read_source(mesh: str, source: DataSource) -> bytes:
+        return read_data_source(role.store, mesh, source)
+
+    def engine_for(cell: Latest[Resource], owns_vips: bool) -> Engine:
+        settings = EngineSettings(owns_vips=owns_vips, read_source=read_source)
+        return Engine(cell, keeper.views, identities.credentials, role.permit_for, metrics, role.rng, settings, limits)
+
+    own = [p.resource.key for p in loaded.proxies]
+    vip_owner = next((p.resource.key for p in loaded.proxies if p.vips), None)
+    selections = [Selection(s.mesh, s.names) for s in role.config.selections]
+    return ProxyHost(role.store, own, vip_owner, selections, engine_for, role.rng)
+
+
+def read_data_source(store: Store, mesh: str, source: DataSource) -> bytes:
+    """The bytes that a data source of a mesh names: in itself, in a Secret of the mesh, or in a file of this host.
+
+    Raises:
+        ValueError: it is not there.
+    """
+    if source.secret:
+        resource = store.get(ResourceKey("Secret", mesh, source.secret))
+        if resource is None or not isinstance(resource.spec, Secret):
+            raise ValueError(f"mesh '{mesh}' has no Secret '{source.secret}'")
+        return resource.spec.data
+    if source.file:
+        try:
+            return Path(source.file).read_bytes()
+        except OSError as error:
+            raise ValueError(f"cannot read {source.file}: {error.strerror}") from error
+    if source.inline is not None:
+        return source.inline
+    return (source.inline_string or "").encode()
+
+
+def zone_kds(role: Role) -> ZoneKds:
+    """The zone's way to its global."""
+    zone = role.config.multizone.zone
+    tls = None
+    if zone.global_address.startswith("grpcs://"):
+        ca_file = str(zone.kds.root_ca_file) if zone.kds.root_ca_file else None
+        tls = client_context(ca_file, skip_verify=zone.kds.tls_skip_verify)
+    token_file = zone.kds.token_file
+    connect = connector(zone.global_address, tls, has_token=token_file is not None, metrics=RpcMetrics(role.metrics))
+    shown = role.config.model_dump_json(by_alias=True)  # secrets are in files, of which it holds the paths
+    if token_file is None:
+        return ZoneKds(role.control_plane(), zone.name, connect, role.rng, config=shown)
+    return ZoneKds(
+        role.control_plane(), zone.name, connect, role.rng, token=lambda: read_token(token_file), config=shown
+    )
+
+
+def read_token(path: Path) -> str:
+    """The zone token. Read at every connection, so that it can be replaced, and may come later than the process.
+
+    Raises:
+        OSError: it is not there; names the setting.
+    """
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError as error:
+        raise OSError(f"multizone.zone.kds.tokenFile: cannot read the zone token {path}: {error.strerror}") from error
+
+
+@asynccontextmanager
+async def open_store(config: Config, registry: Registry) -> AsyncIterator[Store]:
+    """The store of a role."""
+    if config.store.type is StoreType.MEMORY:
+        yield MemoryStore(utc_now)
+        return
+    config.sqlite_path.parent.mkdir(parents=True, exist_ok=True)
+    async with SqliteStore.open(config.sqlite_path, registry, utc_now) as store:
+        yield store
+
+
+async def run_role(loaded: LoadedConfig, stop: trio.Event, started: Callable[[], None]) -> None:
+    """Run one role until ``stop``."""
+    config = loaded.config
+    policies = discover()
+    registry = Registry((*KINDS, *(p.type for p in policies)))
+    permit_for = next(p.permit_for for p in policies if p.permit_for is not None)
+    config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    async with open_store(config, registry) as store:
+        role = Role(config, store, registry, permit_for)
+        ProcessCollector(registry=role.metrics)
+        PlatformCollector(registry=role.metrics)
+        zone = config.zone_name
+        defaults = missing_defaults(
+            store,
+            registry,
+            zone,
+            federated=config.is_federated,
+            create_mesh=not config.defaults.skip_mesh_creation,
+            cluster_id=str(uuid.uuid4()),
+        )
+        await store.write([*defaults, *own_proxies(store, registry, zone, [p.resource for p in loaded.proxies])])
+        tiers = global_tiers(role) if config.is_global else zone_tiers(role, loaded)
+
+        def ready() -> None:
+            role.started = True
+            log.info("%s: ready, version=%s instance=%s", config.role, __version__, role.instance_id)
+            started()
+
+        await supervise(tiers, stop, ready)
+        log.info("%s: stopped", config.role)
+
+
+async def run_roles(configs: Sequence[LoadedConfig], stop: trio.Event, started: Callable[[], None]) -> None:
+    """Run roles side by side until ``stop``; the failure of one ends all. ``started``: all of them are ready."""
+    waiting = len(configs)
+
+    def one_started() -> None:
+        nonlocal waiting
+        waiting -= 1
+        if waiting == 0:
+            started()
+
+    async with trio.open_nursery() as nursery:
+        for loaded in configs:
+            nursery.start_soon(run_role, loaded, stop, one_started)
+
+
+def run(configs: Sequence[LoadedConfig]) -> int:
+    """Run until SIGTERM or SIGINT; a second one does not wait for connections. Returns the exit code.
+
+    0: stopped in order. 1: a bug. 2: something that the operator can set right; said in one line each.
+    """
+    code = 0
+    try:
+        trio.run(_run_until_signalled, configs)
+    except* MeshdError as group:
+        for error in leaves(group):
+            print(f"meshd: {error}", file=sys.stderr)  # noqa: T201  # the operator's terminal, after the log has ended
+        code = 2
+    return code
+
+
+async def _run_until_signalled(configs: Sequence[LoadedConfig]) -> None:
+    stop = trio.Event()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(_watch_signals, stop, nursery.cancel_scope)
+        await run_roles(configs, stop, lambda: _say(READY))
+        nursery.cancel_scope.cancel()
+
+
+def _say(state: str) -> None:
+    notify(os.environ, state)
+
+
+async def _watch_signals(
+    stop: trio.Event, everything: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for number in signals:
+            if stop.is_set():
+                log.warning("%s again: not waiting for connections", signal.Signals(number).name)
+                everything.cancel()
+                return
+            log.info("%s: stopping", signal.Signals(number).name)
+            _say(STOPPING)
+            stop.set()
