@@ -69,6 +69,11 @@ class ClientStream(Stream):
         else:
             super().fail(failure)
 
+    def on_data(self, data: bytes, credit: int) -> None:
+        """What follows an answer that is no gRPC (a proxy's page) is dropped."""
+        if self.outcome is None:
+            super().on_data(data, credit)
+
     def on_end(self) -> None:
         """Wake senders too: nobody is left to read what they send."""
         super().on_end()

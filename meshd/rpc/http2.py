@@ -8,6 +8,7 @@ and above twice that the reader waits too, so a peer that makes us answer withou
 import itertools
 import logging
 import struct
+from contextlib import suppress
 
 import h2.config
 import h2.connection
@@ -174,7 +175,7 @@ class Connection:
     def reset_stream(self, stream: Stream, error_code: int) -> None:
         """Send a RST_STREAM and forget the stream."""
         if self.streams.pop(stream.id, None) is not None and not self.ended:
-            self._h2.reset_stream(stream.id, error_code)
+            self._reset(stream.id, error_code)
             self._flush()
         self.stream_closed.unpark_all()
 
@@ -205,7 +206,11 @@ class Connection:
 
     def refuse_stream(self, stream_id: int) -> None:
         """Say that a stream was not looked at; the peer may try elsewhere."""
-        self._h2.reset_stream(stream_id, REFUSED_STREAM)
+        self._reset(stream_id, REFUSED_STREAM)
+
+    def _reset(self, stream_id: int, error_code: int) -> None:
+        with suppress(h2.exceptions.StreamClosedError):  # a later frame of the same read may have closed it already
+            self._h2.reset_stream(stream_id, error_code)
 
     def on_running(self, nursery: trio.Nursery) -> None:
         """``run`` has begun; ``nursery`` lives as long as the connection, for what calls need."""

@@ -21,7 +21,7 @@ class Limits:
     """Calls at a time on one connection; a Kuma zone has six open."""
     max_connections: int = 4096
     """Connections at a time on one server; the next one is closed at once."""
-    stream_window_bytes: int = 256 * 1024
+    stream_window_bytes: int = 512 * 1024
     connection_window_bytes: int = 4 * MIB
     max_frame_bytes: int = 64 * 1024
     """The largest HTTP/2 frame we accept; fewer, larger frames cost less."""

@@ -241,6 +241,25 @@ async def test_rapid_resets_end_the_connection(autojump_clock) -> None:
     assert started <= DEFAULT_LIMITS.resets_burst + 1
 
 
+async def test_calls_refused_that_were_reset_in_the_same_read_do_no_harm(autojump_clock) -> None:
+    machine = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding="utf-8"))
+    machine.initiate_connection()
+    headers = [(":method", "POST"), (":scheme", "http"), (":path", "/t/wait"), (":authority", "x")]
+    for number in range(1, 20, 2):
+        machine.send_headers(number, [*headers, ("content-type", "application/grpc")])
+        machine.reset_stream(number)
+    counted = Counted()
+    server = make_server({"/t/wait": echo}, counted=counted, limits=replace(DEFAULT_LIMITS, max_streams=2))
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(server.serve_connection, theirs)
+        await ours.send_all(machine.data_to_send())
+        await trio.sleep(1)
+        assert len(server.connections) == 1
+        await ours.aclose()
+    assert counted("calls_total", path="/t/wait", status="CANCELLED") == 2
+
+
 @pytest.mark.parametrize(
     ("extra", "status"),
     [
