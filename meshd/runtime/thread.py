@@ -2,13 +2,14 @@
 
 The thread lives exactly as long as the ``run`` that hosts it: cancelling the one cancels the other, an exception in
 the one ends the other. The two loops share the interpreter, so immutable values cross by reference; a ``Latest`` cell
-is not safe between threads and crosses by ``mirror``.
+is not safe between threads and crosses by a ``Mirror``.
 """
 
 import contextlib
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 import trio
@@ -31,25 +32,24 @@ class Main(Protocol):
 
 
 class Mirror(Generic[T]):
-    """A cell of the hosted loop that follows one of the hosting loop. Newest wins here too: nothing queues between."""
+    """A cell of one loop that follows a cell of another. Newest wins here too: nothing queues between."""
 
-    def __init__(self, source: Latest[T]) -> None:
-        self.source = source
-        self.cell = Latest(source.value)
-        """For the hosted loop alone."""
-        self._newest = source.value
+    def __init__(self, initial: T) -> None:
+        self.cell = Latest(initial)
+        """For the following loop alone."""
+        self._newest = initial
 
     def _publish(self) -> None:
         self.cell.publish(self._newest)
 
-    async def follow(self, hosted: trio.lowlevel.TrioToken) -> None:
-        """In the hosting loop: hand over every new value, until cancelled or the hosted loop is gone."""
-        seen = self.source.version if self._newest is self.source.value else 0
+    async def follow(self, source: Latest[T], follower: trio.lowlevel.TrioToken) -> None:
+        """In the source's loop: hand over every value that is not there yet, until the following loop is gone."""
+        seen = source.version if source.value is self._newest else 0
         while True:
-            seen, self._newest = await self.source.newer_than(seen)
+            seen, self._newest = await source.newer_than(seen)
             try:
-                # Idempotent: however far the hosted loop is behind, one call is waiting for it at most.
-                hosted.run_sync_soon(self._publish, idempotent=True)
+                # Idempotent: however far the follower is behind, one call is waiting for it at most.
+                follower.run_sync_soon(self._publish, idempotent=True)
             except trio.RunFinishedError:
                 return
 
@@ -57,28 +57,51 @@ class Mirror(Generic[T]):
 class LoopThread:
     """Hosts one loop. Use once.
 
-    ``mirror`` first, then ``run``; what is passed to ``call_back`` runs in the hosting loop.
+    Cells cross in three ways: ``mirror`` and ``reflect`` are called before ``run``, ``mirror_later`` inside the hosted
+    loop. What is passed to ``call_back`` runs in the hosting loop.
     """
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._mirrors: list[Mirror[object]] = []
+        self._inward: list[Callable[[trio.lowlevel.TrioToken], Awaitable[None]]] = []
+        self._outward: list[Callable[[trio.lowlevel.TrioToken], Awaitable[None]]] = []
         self._hosting: trio.lowlevel.TrioToken | None = None
         self._hosted: trio.lowlevel.TrioToken | None = None
         self._scope: trio.CancelScope | None = None
+        self._followers: trio.Nursery | None = None
         self._lock = threading.Lock()
         self._stopping = False
 
     def mirror(self, source: Latest[T]) -> Latest[T]:
-        """A cell that the hosted loop may wait on and that follows ``source``, a cell of the hosting loop."""
-        mirror = Mirror(source)
-        self._mirrors.append(mirror)  # type: ignore[arg-type]  # a list of mirrors of anything; each is consistent
+        """A cell for the hosted loop that follows ``source``, a cell of the hosting loop."""
+        mirror = Mirror(source.value)
+        self._inward.append(partial(mirror.follow, source))
+        return mirror.cell
+
+    def reflect(self, source: Latest[T]) -> Latest[T]:
+        """A cell for the hosting loop that follows ``source``, a cell of the hosted loop."""
+        mirror = Mirror(source.value)
+        self._outward.append(partial(mirror.follow, source))
+        return mirror.cell
+
+    def mirror_later(self, find: Callable[[], Latest[T]], initial: T) -> Latest[T]:
+        """From the hosted loop: ``mirror`` of the cell that ``find``, called in the hosting loop, returns.
+
+        Has the value ``initial`` until then. Follows until ``run`` ends, so it is for things that stay.
+        """
+        mirror = Mirror(initial)
+
+        def begin() -> None:
+            if self._followers is not None and self._hosted is not None:
+                self._followers.start_soon(mirror.follow, find(), self._hosted)
+
+        self.call_back(begin)
         return mirror.cell
 
     def call_back(self, function: Callable[..., object], *args: object) -> None:
         """From the hosted loop: run a function in the hosting loop, soon, without waiting for it.
 
-        For results going the other way, as ``call_back(cell.publish, value)``. Silent if that loop has ended.
+        It must not raise: there is nobody to catch it. Silent if that loop has ended.
         """
         if self._hosting is not None:
             with contextlib.suppress(trio.RunFinishedError):
@@ -90,21 +113,25 @@ class LoopThread:
         A cancellation waits for ``main`` to clean up. ``started`` is passed on.
         """
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_S))
-        self._hosting = trio.lowlevel.current_trio_token()
+        hosting = self._hosting = trio.lowlevel.current_trio_token()
         attached = trio.Event()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._stop_when_cancelled)
             nursery.start_soon(self._follow_all, attached)
+            self._followers = nursery
             with trio.CancelScope(shield=True):
                 # A limiter of its own: the thread stays for good and must not take a place from the short ones.
                 await trio.to_thread.run_sync(
-                    trio.run, self._host, main, attached, task_status, limiter=trio.CapacityLimiter(1)
+                    trio.run, self._host, main, hosting, attached, task_status, limiter=trio.CapacityLimiter(1)
                 )
+            self._followers = None
             nursery.cancel_scope.cancel()
         # The thread may have ended because of a cancellation from here: then say so.
         await trio.lowlevel.checkpoint_if_cancelled()
 
-    async def _host(self, main: Main, attached: trio.Event, task_status: trio.TaskStatus[None]) -> None:
+    async def _host(
+        self, main: Main, hosting: trio.lowlevel.TrioToken, attached: trio.Event, task_status: trio.TaskStatus[None]
+    ) -> None:
         """The hosted loop's first task."""
         threading.current_thread().name = self.name
         with trio.CancelScope() as scope:
@@ -113,9 +140,13 @@ class LoopThread:
                 if self._stopping:
                     scope.cancel()
             self.call_back(attached.set)
-            async with trio.open_nursery() as nursery:
-                await nursery.start(main)
-                self.call_back(task_status.started)
+            async with trio.open_nursery() as followers:
+                for follow in self._outward:
+                    followers.start_soon(follow, hosting)
+                async with trio.open_nursery() as nursery:
+                    await nursery.start(main)
+                    self.call_back(task_status.started)
+                followers.cancel_scope.cancel()
 
     async def _stop_when_cancelled(self) -> None:
         try:
@@ -134,5 +165,5 @@ class LoopThread:
         if hosted is None:
             raise AssertionError("unreachable: attached is set after the token")
         async with trio.open_nursery() as nursery:
-            for mirror in self._mirrors:
-                nursery.start_soon(mirror.follow, hosted)
+            for follow in self._inward:
+                nursery.start_soon(follow, hosted)

@@ -84,10 +84,9 @@ async def test_run_ends_when_the_guest_ends(nursery: trio.Nursery) -> None:
 
 
 async def test_cells_cross_both_ways_and_the_newest_wins(nursery: trio.Nursery) -> None:
-    numbers = Latest(0)
-    echoes = Latest(-1)
+    numbers, theirs = Latest(0), Latest(-1)
     thread = LoopThread("guest")
-    mirrored = thread.mirror(numbers)
+    mirrored, echoes = thread.mirror(numbers), thread.reflect(theirs)
     numbers.publish(1)  # between mirror and run
 
     async def main(*, task_status: trio.TaskStatus[None]) -> None:
@@ -95,18 +94,42 @@ async def test_cells_cross_both_ways_and_the_newest_wins(nursery: trio.Nursery) 
         seen = 0
         while True:
             seen, value = await mirrored.newer_than(seen)
-            thread.call_back(echoes.publish, value)
+            theirs.publish(value)
 
     await nursery.start(thread.run, main)
     for value in range(2, 500):
         numbers.publish(value)
         if value % 50 == 0:
             await trio.sleep(0.001)
+    await until(echoes, 499)
+    assert echoes.version < 500
+
+
+async def test_a_cell_can_be_found_later(nursery: trio.Nursery) -> None:
+    cells = {"a": Latest("first")}
+    thread, theirs = LoopThread("guest"), Latest("")
+    seen_there = thread.reflect(theirs)
+
+    async def main(*, task_status: trio.TaskStatus[None]) -> None:
+        task_status.started()
+        cell = thread.mirror_later(lambda: cells["a"], "nothing yet")
+        assert cell.value == "nothing yet"
+        seen = 0
+        while True:
+            seen, value = await cell.newer_than(seen)
+            theirs.publish(value)
+
+    await nursery.start(thread.run, main)
+    await until(seen_there, "first")
+    cells["a"].publish("second")
+    await until(seen_there, "second")
+
+
+async def until(cell: Latest, value: object) -> None:
     seen = 0
     with trio.fail_after(5):
-        while echoes.value != 499:
-            seen, _ = await echoes.newer_than(seen)
-    assert echoes.version < 500
+        while cell.value != value:
+            seen, _ = await cell.newer_than(seen)
 
 
 async def test_a_guest_answers_while_the_host_computes(nursery: trio.Nursery) -> None:

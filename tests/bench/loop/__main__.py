@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -83,6 +84,7 @@ def main() -> None:
     finally:
         tcp.terminate()
         tcp.wait()
+    print(f"{options.rounds} rounds of {options.seconds:g} s; load average {os.getloadavg()[0]:.1f} at the end")
     print("| variant | control plane | dns p50 | dns p99 | dns lost % | engine p50 | engine p99 | cpu | changes/s |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for name in options.variants:

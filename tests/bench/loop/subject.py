@@ -12,11 +12,12 @@ import sys
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import partial
 
 import trio
 from prometheus_client import CollectorRegistry
 
-from meshd.ca.identity import Credentials
+from meshd.ca.identity import Credentials, no_credentials
 from meshd.dns.service import Resolver
 from meshd.dns.settings import Address, DnsSettings
 from meshd.kinds import KINDS
@@ -91,20 +92,36 @@ class Steps(trio.abc.Instrument):
             self.longest_ms[task.name] = round(took_ms, 1)
 
 
-async def run_engines(
-    views: Latest[Mapping[str, MeshView]], proxies: list[Resource], task_status: trio.TaskStatus[None]
-) -> None:
-    cells: dict[tuple[str, ...], Latest[Credentials]] = {}
+def engines_of(
+    views: Latest[Mapping[str, MeshView]], proxies: list[Resource], thread: LoopThread | None
+) -> list[Engine]:
+    """Engines for this loop or, with a thread, for that one; their certificates come from cells of this loop."""
+    issued: dict[tuple[str, ...], Latest[Credentials]] = {}
+
+    def issue(mesh: str, owner: str, uris: tuple[str, ...]) -> Latest[Credentials]:
+        services = tuple(u.rpartition("/")[2] for u in uris if u.startswith("spiffe"))
+        return issued.setdefault((mesh, owner, *uris), Latest(pki.credentials(mesh, *services)))
 
     def credentials(mesh: str, owner: str, uris: tuple[str, ...]) -> Latest[Credentials]:
-        services = tuple(u.rpartition("/")[2] for u in uris if u.startswith("spiffe"))
-        return cells.setdefault((mesh, owner, *uris), Latest(pki.credentials(mesh, *services)))
+        if thread is None:
+            return issue(mesh, owner, uris)
+        return thread.mirror_later(lambda: issue(mesh, owner, uris), no_credentials(mesh))
 
     metrics = Metrics(CollectorRegistry())
+    followed = views if thread is None else thread.mirror(views)
+    return [
+        Engine(Latest(proxy), followed, credentials, lambda *_: Allow(), metrics, random.Random(1)) for proxy in proxies
+    ]
+
+
+async def run_engines(engines: list[Engine], *, task_status: trio.TaskStatus[None]) -> None:
+    """Started once all are ready to carry connections."""
     async with trio.open_nursery() as nursery:
-        for proxy in proxies:
-            engine = Engine(Latest(proxy), views, credentials, lambda *_: Allow(), metrics, random.Random(1))
+        for engine in engines:
             await nursery.start(lambda task_status, engine=engine: engine.run(task_status=task_status))
+            seen = 0
+            while not engine.ready.value:
+                seen, _ = await engine.ready.newer_than(seen)
         task_status.started()
 
 
@@ -129,16 +146,9 @@ async def main(arguments: argparse.Namespace) -> None:
         settings = DnsSettings(listen=Address("127.0.0.1", 0), own_thread=arguments.dns == "thread")
         resolver = Resolver(settings, keeper.views, "default", Latest(None), CollectorRegistry())
         await nursery.start(lambda task_status: resolver.run(task_status=task_status))
-        if arguments.engine == "thread":
-            thread = LoopThread("meshd-engine")
-            views = thread.mirror(keeper.views)
-
-            async def hosted(*, task_status: trio.TaskStatus[None]) -> None:
-                await run_engines(views, proxies, task_status)
-
-            await nursery.start(lambda task_status: thread.run(hosted, task_status=task_status))
-        else:
-            await nursery.start(lambda task_status: run_engines(keeper.views, proxies, task_status))
+        thread = LoopThread("meshd-engine") if arguments.engine == "thread" else None
+        run = partial(run_engines, engines_of(keeper.views, proxies, thread))
+        await nursery.start(run if thread is None else partial(thread.run, run))
         if arguments.switch_interval:
             sys.setswitchinterval(arguments.switch_interval)
         nursery.start_soon(churn.run)
@@ -147,7 +157,8 @@ async def main(arguments: argparse.Namespace) -> None:
         while command := (await stdin.receive_some(64)).decode().strip():
             churn.wanted.publish(command == "busy")
             used: dict[str, object] = {"steps_ms": dict(steps.longest_ms)} if steps else {}
-            steps and steps.longest_ms.clear()
+            if steps:
+                steps.longest_ms.clear()
             used |= {"cpu_s": time.process_time(), "changes": churn.changes, "views": keeper.views.version}
             print(json.dumps(used), flush=True)
             if command == "stop":
