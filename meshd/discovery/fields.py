@@ -40,6 +40,11 @@ def varint_field(number: int, value: int) -> bytes:
     return varint(number << 3 | VARINT) + varint(value & 0xFFFFFFFFFFFFFFFF) if value else b""
 
 
+def signed(value: int) -> int:
+    """A varint of an int32 or int64 field, which is two's complement of 64 bits."""
+    return value - (1 << 64) if value >> 63 else value
+
+
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
     """The varint that starts at ``at``, and where the next byte is."""
     value = shift = 0

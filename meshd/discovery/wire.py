@@ -16,6 +16,7 @@ from meshd.discovery.fields import (
     fields,
     map_entry,
     map_field,
+    signed,
     string_field,
     submessages,
     text,
@@ -162,8 +163,7 @@ def decode_status(data: bytes) -> Rejection:
     code, message = 0, ""
     for number, wire_type, value in fields(data):
         if number == 1 and isinstance(value, int):
-            # int32 on the wire is sign-extended to 64 bits.
-            code = value - (1 << 64) if value >> 63 else value
+            code = signed(value)
         elif number == 2 and wire_type == BYTES and isinstance(value, bytes):
             message = value.decode(errors="replace")
     return Rejection(message, code)

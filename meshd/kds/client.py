@@ -42,6 +42,7 @@ log = logging.getLogger(__name__)
 KDS_VERSION = "v3"
 HEALTH_CHECK_S = 300.0
 """How often a zone says that it is well, unless the global asks for more (Kuma's default)."""
+MIN_HEALTH_CHECK_S = 1.0
 HEALTH_CHECK_TIMEOUT_S = 30.0
 UNACKNOWLEDGED_S = 30.0
 """A Kuma global may sleep 10 s before it looks at a new stream; beyond this it hangs."""
@@ -288,7 +289,7 @@ class ZoneKds:
 
 
 def interval_s(answer: bytes) -> float:
-    """The interval in a ``ZoneHealthCheckResponse``; 0 if there is none.
+    """The interval in a ``ZoneHealthCheckResponse``, kept within reason; 0 if there is none.
 
     Raises:
         ValueError: it is no such message.
@@ -298,5 +299,5 @@ def interval_s(answer: bytes) -> float:
         if number == 1:
             for part, _, value in fields.fields(duration):
                 if isinstance(value, int):
-                    seconds += value if part == 1 else value / 1e9 if part == 2 else 0
-    return min(seconds, HEALTH_CHECK_S) if seconds > 0 else 0.0
+                    seconds += {1: 1.0, 2: 1e-9}.get(part, 0.0) * fields.signed(value)
+    return min(max(seconds, MIN_HEALTH_CHECK_S), HEALTH_CHECK_S) if seconds > 0 else 0.0

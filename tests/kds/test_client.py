@@ -1,0 +1,269 @@
+"""A zone towards a global that does, and does not, behave."""
+
+import random
+import ssl
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from prometheus_client import CollectorRegistry
+from trio.testing import memory_stream_pair
+
+from meshd.discovery import DeltaRequest, DeltaResponse, Entry, wire
+from meshd.discovery.fields import bytes_field, varint_field
+from meshd.discovery.wire import any_bytes
+from meshd.kds.client import ZoneKds, client_context, connector, interval_s
+from meshd.kds.crossing import NODE_FEATURES, to_zone
+from meshd.kds.envelope import encode
+from meshd.kds.server import GLOBAL_TO_ZONE, HEALTH_CHECK, ZONE_TO_GLOBAL
+from meshd.model import codec
+from meshd.model.errors import DeniedError
+from meshd.rpc import GrpcServer, RpcError, RpcMetrics, Status, channel_over
+from meshd.store.memory import MemoryStore
+from meshd.store.store import Put
+from tests.kds.lab import REGISTRY, control_plane, dataplane, lab, mesh, now
+
+
+class Scripted:
+    """A global whose calls do what a test says, and that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.metadata: dict[str, tuple] = {}
+        self.opened: list[str] = []
+        self.requests: list[DeltaRequest] = []
+        self.responses: list[DeltaResponse] = []
+        self.down = trio.Event()
+        self.down_stream = None
+        self.up_stream = None
+
+    async def global_to_zone(self, stream) -> None:
+        self.metadata[GLOBAL_TO_ZONE] = stream.metadata
+        self.opened.append(GLOBAL_TO_ZONE)
+        self.down_stream = stream
+        while (data := await stream.receive()) is not None:
+            self.requests.append(wire.decode_request(data))
+
+    async def zone_to_global(self, stream) -> None:
+        self.opened.append(ZONE_TO_GLOBAL)
+        self.up_stream = stream
+        while (data := await stream.receive()) is not None:
+            self.responses.append(wire.decode_response(data))
+
+    async def health_check(self, stream) -> None:
+        self.opened.append(HEALTH_CHECK)
+        await stream.receive()
+        await stream.send(bytes_field(1, varint_field(1, 30)))
+
+
+@asynccontextmanager
+async def zone(script: Scripted, *, token: str = "", handlers: dict | None = None):
+    """A running zone whose global is ``script``; yields its service and store."""
+    store = MemoryStore(now)
+    handlers = {
+        GLOBAL_TO_ZONE: script.global_to_zone,
+        ZONE_TO_GLOBAL: script.zone_to_global,
+        HEALTH_CHECK: script.health_check,
+        **(handlers or {}),
+    }
+    server = GrpcServer(handlers, None, metrics=RpcMetrics(CollectorRegistry()))
+    async with trio.open_nursery() as nursery:
+
+        @asynccontextmanager
+        async def dial():
+            ours, theirs = memory_stream_pair()
+            nursery.start_soon(server.serve_connection, theirs, "10.0.0.1:1")
+            async with channel_over(ours) as channel:
+                yield channel
+
+        kds = ZoneKds(control_plane(store, "z-1"), "zone-1", dial, random.Random(1), token=lambda: token)
+        await nursery.start(lambda task_status: kds.run(task_status=task_status))
+        yield kds, store
+        nursery.cancel_scope.cancel()
+
+
+async def send(script: Scripted, response: DeltaResponse) -> None:
+    await script.down_stream.send(wire.encode_response(response))
+    await trio.sleep(0.1)
+
+
+def entry(document: dict) -> Entry:
+    type_ = REGISTRY[document["type"]]
+    return encode(type_, to_zone(type_, codec.decode_document(document, REGISTRY)))
+
+
+async def test_it_introduces_itself_as_kuma_zones_do(autojump_clock) -> None:
+    script = Scripted()
+    async with zone(script, token="secret-token"):
+        await trio.sleep(0.1)
+        assert script.metadata[GLOBAL_TO_ZONE] == (
+            ("client-id", "zone-1"),
+            ("kds-version", "v3"),
+            ("version", "2.14.3"),
+            ("features", "zone-ping-health"),
+            ("features", "hash-suffix"),
+            ("authorization", "secret-token"),
+        )
+        kinds = {r.type_url for r in script.requests}
+        assert {"Mesh", "ZoneIngress", "Secret", "MeshTrafficPermission"} <= kinds
+        assert not kinds & {"Dataplane", "Zone", "ZoneInsight", "MeshInsight"}
+        assert len(script.requests) == len(kinds)
+        for request in script.requests:
+            assert (request.subscribe, request.nonce, request.node.id) == (("*",), "", "zone-1")
+            assert request.node.metadata["features"] == list(NODE_FEATURES)
+            assert request.node.metadata["version"]["kumaCp"]["version"] == "2.14.3"
+            assert '"store"' in request.node.metadata["config"]
+        assert HEALTH_CHECK in script.opened
+
+
+async def test_every_answer_carries_the_node(autojump_clock) -> None:
+    script = Scripted()
+    async with zone(script) as (kds, store):
+        await trio.sleep(0.1)
+        script.requests.clear()
+        await send(script, DeltaResponse("Mesh", (entry(mesh()),), nonce="5"))
+        [ack] = script.requests
+        assert (ack.type_url, ack.nonce, ack.error, ack.subscribe) == ("Mesh", "5", None, ())
+        assert ack.node.id == "zone-1"
+        assert [m.key.name for m in store.list("Mesh")] == ["default"]
+        assert kds.status.value.connected
+        assert not kds.status.value.synced
+
+
+async def test_one_bad_resource_is_nacked_and_the_rest_applied(autojump_clock) -> None:
+    script = Scripted()
+    async with zone(script) as (kds, store):
+        await trio.sleep(0.1)
+        script.requests.clear()
+        broken = Entry("bad.", "", any_bytes("type.googleapis.com/kuma.mesh.v1alpha1.KumaResource", b"\xff"))
+        await send(script, DeltaResponse("Mesh", (entry(mesh()), broken), nonce="5"))
+        [nack] = script.requests
+        assert "Mesh bad" in nack.error.message
+        assert nack.subscribe == ("*",)
+        assert [m.key.name for m in store.list("Mesh")] == ["default"]
+        [held] = kds.quarantine.items.value
+        assert (held.zone, held.kind, held.name) == ("zone-1", "Mesh", "bad")
+        await send(script, DeltaResponse("Mesh", removed=("bad.",), nonce="6"))
+        assert kds.quarantine.items.value == ()
+
+
+@pytest.mark.parametrize(
+    "breakage",
+    [b"\xff\xff\xff", wire.encode_response(DeltaResponse("Zone", nonce="1"))],
+    ids=["garbage", "a kind that was not asked for"],
+)
+async def test_a_broken_message_ends_the_connection_and_it_comes_back(autojump_clock, breakage: bytes) -> None:
+    script = Scripted()
+    async with zone(script) as (kds, _):
+        await trio.sleep(0.1)
+        await script.down_stream.send(breakage)
+        await trio.sleep(0.05)
+        assert "DeltaDiscoveryResponse" in kds.status.value.error
+        await trio.sleep(5)
+        assert script.opened.count(GLOBAL_TO_ZONE) == 2
+
+
+@pytest.mark.parametrize("path", [GLOBAL_TO_ZONE, ZONE_TO_GLOBAL])
+async def test_a_clean_end_of_a_stream_restarts_all(autojump_clock, path: str) -> None:
+    script = Scripted()
+    ended = []
+
+    async def end_once(stream) -> None:
+        if not ended:
+            ended.append(path)
+            await trio.sleep(1)
+            return
+        await (script.global_to_zone if path == GLOBAL_TO_ZONE else script.zone_to_global)(stream)
+
+    async with zone(script, handlers={path: end_once}):
+        await trio.sleep(30)
+        other = ZONE_TO_GLOBAL if path == GLOBAL_TO_ZONE else GLOBAL_TO_ZONE
+        assert script.opened.count(other) == 2
+        assert script.opened.count(path) == 1
+
+
+async def test_a_global_without_health_checks_is_fine(autojump_clock) -> None:
+    async def unimplemented(stream) -> None:
+        raise RpcError(Status.UNIMPLEMENTED, "no")
+
+    script = Scripted()
+    async with zone(script, handlers={HEALTH_CHECK: unimplemented}):
+        await trio.sleep(100)
+        assert sorted(script.opened) == [GLOBAL_TO_ZONE, ZONE_TO_GLOBAL]
+
+
+async def test_health_checks_come_as_often_as_the_global_asks(autojump_clock) -> None:
+    script = Scripted()
+    async with zone(script):
+        await trio.sleep(95)
+        assert script.opened.count(HEALTH_CHECK) == 4
+
+
+async def test_a_refusal_is_in_the_status_word_for_word(autojump_clock) -> None:
+    async with lab("global", admitted=()) as it:
+        await it.start("zone-a")
+        await it.settle(5)
+        status = it.zone_kds("zone-a").status.value
+        assert not status.connected
+        assert "zone 'zone-a' shows no zone token" in status.error
+
+
+async def test_a_zone_works_on_without_its_global(autojump_clock) -> None:
+    async with lab("global", "zone-a") as it:
+        await it.put("global", mesh())
+        await it.settle()
+        await it.stop("global")
+        await it.put("zone-a", dataplane("dp"))
+        await it.settle(600)
+        assert it.names("zone-a", "Mesh") == ["default"]
+        assert it.names("zone-a", "Dataplane") == ["dp"]
+        assert not it.zone_kds("zone-a").status.value.connected
+
+
+async def test_a_global_that_hangs_is_left(autojump_clock) -> None:
+    script = Scripted()
+    async with zone(script) as (kds, store):
+        await store.write([Put(codec.decode_document(dataplane("dp"), REGISTRY))])
+        await trio.sleep(0.1)
+        ask = DeltaRequest("Dataplane", subscribe=("*",), node=wire.Node("zone-1"))
+        await script.up_stream.send(wire.encode_request(ask))
+        await trio.sleep(29)
+        assert [e.name for r in script.responses for e in r.resources] == ["dp-4xf9b99db5z79bx2.default"]
+        assert script.opened.count(ZONE_TO_GLOBAL) == 1
+        await trio.sleep(10)
+        assert script.opened.count(ZONE_TO_GLOBAL) == 2
+        assert kds.status.value.error == "Dataplane: a response was not acknowledged within 30 s"
+
+
+def test_a_token_is_shown_to_a_verified_global_only() -> None:
+    verified, blind = client_context(None), client_context(None, skip_verify=True)
+    connector("grpcs://global.example:5685", verified, has_token=True)
+    connector("grpc://127.0.0.1:5685", None, has_token=True)
+    connector("grpc://localhost", None, has_token=True)
+    connector("grpc://global.example", None, has_token=False)
+    connector("grpcs://global.example", blind, has_token=False)
+    with pytest.raises(DeniedError, match="clear text"):
+        connector("grpc://global.example:5685", None, has_token=True)
+    with pytest.raises(DeniedError, match="not verified"):
+        connector("grpcs://global.example:5685", blind, has_token=True)
+
+
+def test_a_ca_file_that_is_none_is_an_error(tmp_path) -> None:
+    file = tmp_path / "ca.pem"
+    file.write_text("nothing")
+    with pytest.raises(ssl.SSLError):
+        client_context(str(file))
+
+
+@pytest.mark.parametrize(
+    ("answer", "seconds"),
+    [
+        (b"", 0),
+        (bytes_field(1, b""), 0),
+        (bytes_field(1, varint_field(1, 5) + varint_field(2, 500_000_000)), 5.5),
+        (bytes_field(1, varint_field(1, -1)), 0),
+        (bytes_field(1, varint_field(2, 1)), 1),
+        (bytes_field(1, varint_field(1, 10**9)), 300),
+    ],
+)
+def test_intervals_of_health_checks(answer: bytes, seconds: float) -> None:
+    assert interval_s(answer) == seconds

@@ -1,0 +1,58 @@
+"""The encoded resources of one role."""
+
+from dataclasses import replace
+
+from meshd.kds import crossing
+from meshd.kds.outbox import Outbox
+from meshd.kinds.secret import Secret
+from meshd.model import codec
+from meshd.model.resource import Resource, ResourceKey
+from tests.kds.lab import REGISTRY, mesh, permission
+
+KINDS = ("Mesh", "MeshTrafficPermission", "GlobalSecret")
+
+
+def resource(document: dict) -> Resource:
+    return codec.decode_document(document, REGISTRY)
+
+
+def test_it_tells_the_names_that_changed_and_only_those() -> None:
+    box, stored = Outbox(REGISTRY, KINDS, crossing.to_zone), {}
+    made = resource(permission("p"))
+    stored[made.key] = made
+    name = f"{crossing.to_zone(REGISTRY['MeshTrafficPermission'], made).key.name}.default"
+    assert box.update([made.key], stored.get) == {"MeshTrafficPermission": {name}}
+    assert box.update([made.key], stored.get) == {}
+    stored[made.key] = resource(permission("p", "Deny"))
+    assert box.update([made.key], stored.get) == {"MeshTrafficPermission": {name}}
+    del stored[made.key]
+    assert box.update([made.key], stored.get) == {"MeshTrafficPermission": {name}}
+    assert box.get("MeshTrafficPermission", name) is None
+    assert list(box.names("MeshTrafficPermission")) == []
+
+
+def test_a_resource_that_is_kept_home_from_now_on_is_gone() -> None:
+    box, made = Outbox(REGISTRY, KINDS, crossing.to_zone), resource(mesh())
+    box.update([made.key], lambda _: made)
+    home = replace(made, labels={"kuma.io/kds-sync": "disabled"})
+    assert box.update([made.key], lambda _: home) == {"Mesh": {"default."}}
+    assert box.get("Mesh", "default.") is None
+
+
+def test_what_cannot_be_encoded_keeps_its_last_good_form() -> None:
+    box = Outbox(REGISTRY, KINDS, lambda _, r: r if r.spec.data != b"bad" else crossing.public_half(r))
+    key = ResourceKey("GlobalSecret", "", "zone-token-signing-key-1")
+    good = Resource(key, Secret(data=b"good"))
+    box.update([key], lambda _: good)
+    before = box.get("GlobalSecret", f"{key.name}.")
+    assert box.update([key], lambda _: replace(good, spec=Secret(data=b"bad"))) == {}
+    assert box.get("GlobalSecret", f"{key.name}.") is before
+    assert key in box.refused
+    box.update([key], lambda _: good)
+    assert box.refused == {}
+
+
+def test_kinds_that_are_not_sent_are_not_looked_at() -> None:
+    box = Outbox(REGISTRY, KINDS, crossing.to_zone)
+    assert box.update([ResourceKey("Dataplane", "default", "x")], lambda _: None) == {}
+    assert list(box.names("Dataplane")) == []
