@@ -51,7 +51,8 @@ def _check_config(file: Path, configs: list[LoadedConfig]) -> list[Problem]:
         click.echo(f"note: {warning}", err=True)
     proxies = len(loaded.proxies)
     also = f", {proxies} prox{'y' if proxies == 1 else 'ies'}" if proxies else ""
-    click.echo(f"{file}: ok ({loaded.config.role}{also})")
+    role = f"zone {loaded.config.zone_name}" if loaded.config.zone_name else "global"
+    click.echo(f"{file}: ok ({role}{also})")
     return []
 
 
