@@ -23,13 +23,21 @@ def kuma_like_pair():
 
 
 @functools.cache
-def root(mesh="default", number=0):
+def _root(mesh, number):
     return new_root(mesh, NOW)
 
 
+def root(mesh="default", number=0):
+    return _root(mesh, number)
+
+
 @functools.cache
-def signing_pem(number=0):
+def _signing_pem(number):
     return new_private_key()
+
+
+def signing_pem(number=0):
+    return _signing_pem(number)
 
 
 def mesh(name="default", *, enabled="ca-1", backends=None, expiration="", conf=None, skip=False, type_="builtin"):

@@ -81,7 +81,7 @@ def issuer_of(credentials, *numbers):
     return [n for n in numbers if x509.is_issued_by(credentials.identity, x509.load_signer(root("default", n)))]
 
 
-async def test_credentials_come_with_identity_and_trust(world):
+async def test_credentials_come_with_identity_and_trust(world, autojump_clock):
     async with running(world.service()) as service:
         cell = service.credentials("default", "web-1", WEB)
         assert cell.value == no_credentials("default")
@@ -95,14 +95,14 @@ async def test_credentials_come_with_identity_and_trust(world):
         assert world.issued("first") == 1
 
 
-async def test_started_means_served_for_those_who_asked_before(world):
+async def test_started_means_served_for_those_who_asked_before(world, autojump_clock):
     service = world.service()
     cell = service.credentials("default", "web-1", WEB)
     async with running(service):
         assert cell.value.identity is not None
 
 
-async def test_renewal_at_half_life_and_nothing_before(world):
+async def test_renewal_at_half_life_and_nothing_before(world, autojump_clock):
     async with running(world.service()) as service:
         cell = service.credentials("default", "web-1", WEB)
         await settled()
@@ -119,7 +119,7 @@ async def test_renewal_at_half_life_and_nothing_before(world):
         assert world.sample("meshd_ca_identity_seconds_left", mesh="default", owner="web-1") > 4.9 * 3600
 
 
-async def test_new_uris_get_a_new_certificate_in_the_same_cell(world):
+async def test_new_uris_get_a_new_certificate_in_the_same_cell(world, autojump_clock):
     async with running(world.service()) as service:
         cell = service.credentials("default", "web-1", WEB)
         await settled()
@@ -130,7 +130,7 @@ async def test_new_uris_get_a_new_certificate_in_the_same_cell(world):
         assert (world.issued("first"), world.issued("uris")) == (1, 1)
 
 
-async def test_a_new_ca_is_trusted_first_and_signs_later_and_the_old_one_is_forgotten(world):
+async def test_a_new_ca_is_trusted_first_and_signs_later_and_the_old_one_is_forgotten(world, autojump_clock):
     async with running(world.service()) as service:
         cell = service.credentials("default", "web-1", WEB)
         await settled()
@@ -147,7 +147,7 @@ async def test_a_new_ca_is_trusted_first_and_signs_later_and_the_old_one_is_forg
         assert world.issued("authority") == 1
 
 
-async def test_a_restart_reuses_the_certificate_and_changes_nothing(world):
+async def test_a_restart_reuses_the_certificate_and_changes_nothing(world, autojump_clock):
     async with running(world.service()) as service:
         cell = service.credentials("default", "web-1", WEB)
         await settled()
@@ -163,7 +163,7 @@ async def test_a_restart_reuses_the_certificate_and_changes_nothing(world):
         assert cell.value != before
 
 
-async def test_after_half_life_a_restart_replaces_the_old_one_before_it_expires(world):
+async def test_after_half_life_a_restart_replaces_the_old_one_before_it_expires(world, autojump_clock):
     service = world.service()
     async with running(service):
         cell = service.credentials("default", "web-1", WEB)
@@ -178,7 +178,7 @@ async def test_after_half_life_a_restart_replaces_the_old_one_before_it_expires(
 
 
 @pytest.mark.parametrize("change", ["uris", "ca", "expired"])
-async def test_a_restart_does_not_reuse_what_would_not_be_issued_now(world, change):
+async def test_a_restart_does_not_reuse_what_would_not_be_issued_now(world, autojump_clock, change):
     async with running(world.service()) as service:
         cell = service.credentials("default", "web-1", WEB)
         await settled()
@@ -200,7 +200,7 @@ async def test_a_restart_does_not_reuse_what_would_not_be_issued_now(world, chan
             assert cell.value.trust.pem == root("default", 1).cert_pem + root().cert_pem
 
 
-async def test_mtls_off_takes_everything_and_on_gives_it_back(world):
+async def test_mtls_off_takes_everything_and_on_gives_it_back(world, autojump_clock):
     async with running(world.service()) as service:
         cell = service.credentials("default", "web-1", WEB)
         await settled()
@@ -231,7 +231,7 @@ async def test_mesh_and_ca_may_come_later_and_in_any_order(autojump_clock):
         assert world.sample("meshd_ca_authority_broken", mesh="default") == 0
 
 
-async def test_a_broken_ca_takes_nothing_until_the_certificate_expires(world, caplog):
+async def test_a_broken_ca_takes_nothing_until_the_certificate_expires(world, autojump_clock, caplog):
     async with running(world.service()) as service:
         cell = service.credentials("default", "web-1", WEB)
         await settled()
@@ -250,7 +250,7 @@ async def test_a_broken_ca_takes_nothing_until_the_certificate_expires(world, ca
         assert cell.value.identity is not None
 
 
-async def test_an_expired_ca_is_backed_off_and_ten_proxies_open_the_circuit(world, caplog):
+async def test_an_expired_ca_is_backed_off_and_ten_proxies_open_the_circuit(world, autojump_clock, caplog):
     expired = x509.new_root("default", NOW - timedelta(days=20), life=timedelta(days=10))
     await world.put(*builtin_secrets(expired))
     async with running(world.service()) as service:
@@ -273,7 +273,7 @@ async def test_an_expired_ca_is_backed_off_and_ten_proxies_open_the_circuit(worl
         assert world.sample("meshd_ca_circuits_open") == 0
 
 
-async def test_one_proxy_that_cannot_be_named_harms_no_other(world):
+async def test_one_proxy_that_cannot_be_named_harms_no_other(world, autojump_clock):
     async with running(world.service()) as service:
         bad = service.credentials("default", "bad", ("spiffe://default/é",))
         empty = service.credentials("default", "empty", ())
@@ -286,7 +286,7 @@ async def test_one_proxy_that_cannot_be_named_harms_no_other(world):
         assert 2 * 6 <= world.sample("meshd_ca_issue_failures_total", mesh="default") <= 2 * 9
 
 
-async def test_a_certificate_as_long_as_its_ca_is_not_made_again_and_again(world, caplog):
+async def test_a_certificate_as_long_as_its_ca_is_not_made_again_and_again(world, autojump_clock, caplog):
     await world.put(*builtin_secrets(x509.new_root("default", NOW, life=HOUR)))
     async with running(world.service()) as service:
         cell = service.credentials("default", "web-1", WEB)
@@ -300,7 +300,7 @@ async def test_a_certificate_as_long_as_its_ca_is_not_made_again_and_again(world
         assert cell.value.identity is None
 
 
-async def test_very_short_lives_do_not_spin(world):
+async def test_very_short_lives_do_not_spin(world, autojump_clock):
     await world.put(mesh(expiration="1s"))
     async with running(world.service()) as service:
         cell = service.credentials("default", "web-1", WEB)
@@ -333,7 +333,7 @@ async def test_provided_ca_files_are_seen_when_they_change(autojump_clock, tmp_p
         assert issuer_of(cell.value, 0, 1) == [1]
 
 
-async def test_releasing_forgets_the_key_and_the_gauges(world):
+async def test_releasing_forgets_the_key_and_the_gauges(world, autojump_clock):
     async with running(world.service()) as service:
         service.credentials("default", "web-1", WEB)
         await settled()
@@ -347,7 +347,7 @@ async def test_releasing_forgets_the_key_and_the_gauges(world):
         await settled()
 
 
-async def test_a_directory_that_cannot_be_written_costs_only_reuse(world, caplog):
+async def test_a_directory_that_cannot_be_written_costs_only_reuse(world, autojump_clock, caplog):
     world.path.parent.mkdir(exist_ok=True)
     world.path.write_text("a file where the directory should be")
     async with running(world.service()) as service:
@@ -358,7 +358,7 @@ async def test_a_directory_that_cannot_be_written_costs_only_reuse(world, caplog
         assert "the next start issues anew" in caplog.text
 
 
-async def test_meshes_are_apart(world):
+async def test_meshes_are_apart(world, autojump_clock):
     await world.put(mesh("demo"), *builtin_secrets(root("demo"), "demo"))
     async with running(world.service()) as service:
         one = service.credentials("default", "egress", WEB)
