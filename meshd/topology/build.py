@@ -22,7 +22,7 @@ from meshd.topology.digest import Digest, of_resource, of_service, of_vip
 from meshd.topology.endpoints import Gate, Surroundings, build
 from meshd.topology.services import MeshIndex, Offer, TagSet, offered, offers_of, tag_set, tag_sets
 from meshd.topology.view import MeshView, ServiceView, Vip
-from meshd.topology.vips import VipEntry, VipKey, entries_of, vips_of
+from meshd.topology.vips import VipEntry, VipKey, entries_of, vips_of, visible_name
 
 KINDS = ("Mesh", "Dataplane", "ZoneIngress", "ZoneEgress", "ExternalService")
 """The kinds that ``apply`` takes, besides the policies."""
@@ -130,7 +130,7 @@ class Topology:
                 continue
             self._spell(mesh)
             if mesh.names_touched:
-                entries = entries_of(name, mesh.spelled.values(), mesh.index.external_resources())
+                entries = entries_of(name, mesh.spelled.values(), mesh.index.external_resources(), mesh.entries)
                 if entries != mesh.entries:
                     mesh.entries, mesh.vips_stale = entries, True
                 mesh.names_touched = False
@@ -334,7 +334,7 @@ class Topology:
     def _build_vips(self, mesh: _MeshState, addresses: Mapping[VipKey, IPv4Address]) -> bool:
         """Bring the VIPs up to date; whether any changed."""
         if not mesh.vips_stale and all(
-            (vip := mesh.vips.get(_visible(entry))) is not None and vip.address == addresses.get(entry.key)
+            (vip := mesh.vips.get(visible_name(entry))) is not None and vip.address == addresses.get(entry.key)
             for entry in mesh.entries
         ):
             return False
@@ -400,11 +400,6 @@ def _settings(mesh: Resource) -> tuple[bool, bool, bool, MeshServicesMode]:
     routing = spec.routing
     mtls = spec.enabled_backend() is not None
     return mtls, routing.zone_egress, routing.locality_aware_load_balancing, spec.mesh_services.mode
-
-
-def _visible(entry: VipEntry) -> str:
-    first = entry.outbounds[0]
-    return entry.key.name if first.port else first.service
 
 
 def _name_of(view: ServiceView) -> str:

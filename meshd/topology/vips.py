@@ -121,30 +121,41 @@ class Pool:
         return (IPv4Address(value) for value in self._range if value not in taken)
 
 
-def entries_of(mesh: str, services: Iterable[str], externals: Iterable[Resource]) -> tuple[VipEntry, ...]:
-    """Everybody in a mesh who needs an address, sorted by key.
+def entries_of(
+    mesh: str, services: Iterable[str], externals: Iterable[Resource], previous: Sequence[VipEntry] = ()
+) -> tuple[VipEntry, ...]:
+    """Everybody in a mesh who needs an address, sorted by key; those of ``previous`` that are the same stay the same.
 
     ``services`` are the names of all services, also of those that ``externals`` (ExternalServices) are. A host that is
     an IP address already has one.
     """
-    ports: dict[VipKey, dict[int, Outbound]] = {}
-    for service in sorted(services):
-        ports[VipKey(mesh, VipType.SERVICE, service.lower())] = {0: Outbound(0, service, ORIGIN_SERVICE)}
+    spelled = {service.lower(): service for service in sorted(services)}
+    # Outbounds by lower-case name, of those that have more than the service VIP port, and of hosts.
+    wider: dict[str, dict[int, Outbound]] = {}
+    hosts: dict[str, dict[int, Outbound]] = {}
     # Sorted by name: of two that want one port of one host the first gets it.
     for resource in sorted(externals, key=lambda r: r.key.name):
         spec = cast("ExternalService", resource.spec)
-        of_service = ports.get(VipKey(mesh, VipType.SERVICE, spec.service.lower()))
-        if of_service is None or not spec.port:
+        service = spelled.get(spec.service.lower())
+        if service is None or not spec.port:
             continue
-        service = of_service[0].service
-        of_service.setdefault(spec.port, Outbound(spec.port, service, ORIGIN_SERVICE))
-        if spec.networking.disable_host_dns_entry or not spec.host or is_ip_address(spec.host):
+        wider.setdefault(service.lower(), {}).setdefault(spec.port, Outbound(spec.port, service, ORIGIN_SERVICE))
+        host = spec.host.lower()
+        if spec.networking.disable_host_dns_entry or not host or is_ip_address(host):
             continue
         # A host with the name of a service is that service's name already: its VIP also gets the port.
-        key = VipKey(mesh, VipType.HOST, spec.host.lower())
-        of_host = ports.get(VipKey(mesh, VipType.SERVICE, key.name)) or ports.setdefault(key, {})
+        of_host = (wider if host in spelled else hosts).setdefault(host, {})
         of_host.setdefault(spec.port, Outbound(spec.port, service, f"external-service:{resource.key.name}"))
-    return tuple(VipEntry(key, tuple(sorted(outbounds.values()))) for key, outbounds in sorted(ports.items()))
+    known = {entry.key: entry for entry in previous}
+    found: list[VipEntry] = []
+    for name in sorted(spelled):
+        key = VipKey(mesh, VipType.SERVICE, name)
+        outbounds = (Outbound(0, spelled[name], ORIGIN_SERVICE), *sorted(wider.get(name, {}).values()))
+        found.append(_kept(known.get(key), VipEntry(key, outbounds)))
+    for name in sorted(hosts):
+        key = VipKey(mesh, VipType.HOST, name)
+        found.append(_kept(known.get(key), VipEntry(key, tuple(sorted(hosts[name].values())))))
+    return tuple(found)
 
 
 def allocate(book: Book, wanted: Collection[VipKey], pool: Pool, now: datetime) -> Allocation:
@@ -181,28 +192,36 @@ def vips_of(
     A service has ``<service>.<domain>`` and, with underscores, the same with dots instead. A name belongs to one VIP:
     a service's own name goes before another's name with dots, and both before a host; of equals the first sorted one.
     """
-    named: dict[str, VipKey] = {}
-    services = [entry.key for entry in entries if entry.key.type is VipType.SERVICE]
-    for key in services:
-        named.setdefault(f"{key.name}.{domain}", key)
-    for key in services:
-        named.setdefault(f"{key.name.replace('_', '.')}.{domain}", key)
-    for entry in entries:
-        if entry.key.type is VipType.HOST or any(o.origin != ORIGIN_SERVICE for o in entry.outbounds):
-            named.setdefault(entry.key.name, entry.key)
-    names: dict[VipKey, list[str]] = {}
-    for name, key in named.items():
-        names.setdefault(key, []).append(name)
+    services = {entry.key.name for entry in entries if entry.key.type is VipType.SERVICE}
+    dotted: dict[str, str] = {}
+    for name in services:
+        if "_" in name and (plain := name.replace("_", ".")) not in services:
+            dotted[plain] = min(name, dotted.get(plain, name))
     found: dict[str, Vip] = {}
     for entry in entries:
         address = addresses.get(entry.key)
-        if address is None or entry.key not in names:
+        name = entry.key.name
+        in_domain = name.removesuffix(f".{domain}")
+        if entry.key.type is VipType.SERVICE:
+            names = [f"{name}.{domain}"]
+            if dotted.get(plain := name.replace("_", ".")) == name:
+                names.append(f"{plain}.{domain}")
+            is_host = any(outbound.origin != ORIGIN_SERVICE for outbound in entry.outbounds)
+        else:
+            names, is_host = [], True
+        if is_host and (in_domain == name or (in_domain not in services and in_domain not in dotted)):
+            names.append(name)
+        if address is None or not names:
             continue
         ports = {outbound.port: outbound.service for outbound in reversed(entry.outbounds)}
         ports[vip_port] = ports.pop(0) if 0 in ports else ports.get(vip_port, entry.outbounds[0].service)
-        visible = ports[vip_port] if entry.key.type is VipType.SERVICE else entry.key.name
-        found[visible] = Vip(address, MappingProxyType(ports), tuple(sorted(names[entry.key])))
+        found[visible_name(entry)] = Vip(address, MappingProxyType(ports), tuple(sorted(set(names))))
     return found
+
+
+def visible_name(entry: VipEntry) -> str:
+    """Under which key a view has the VIP: the service as its author spelled it, or the host."""
+    return entry.outbounds[0].service if entry.key.type is VipType.SERVICE else entry.key.name
 
 
 def config_name(mesh: str) -> str:
@@ -276,6 +295,10 @@ def is_ip_address(host: str) -> bool:
             continue
         return True
     return False
+
+
+def _kept(before: VipEntry | None, now: VipEntry) -> VipEntry:
+    return before if before is not None and before.outbounds == now.outbounds else now
 
 
 @functools.lru_cache(maxsize=65536)

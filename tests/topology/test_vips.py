@@ -284,3 +284,26 @@ class VipLife(RuleBasedStateMachine):
 
 VipLife.TestCase.settings = settings(max_examples=40, stateful_step_count=15, deadline=None)
 TestVipLife = VipLife.TestCase
+
+
+def test_a_host_under_the_domain_gets_no_name_of_a_service():
+    hosts = [
+        external("x", "ext", "web.mesh:443"),
+        external("y", "ext", "a.b.mesh:443"),
+        external("z", "ext", "free.mesh:443"),
+    ]
+    entries = entries_of("default", ["web", "a_b", "ext"], hosts)
+    vips = vips_of(entries, {e.key: IPv4Address(i + 1) for i, e in enumerate(entries)}, "mesh", 80)
+    assert {key: vip.names for key, vip in vips.items()} == {
+        "a_b": ("a.b.mesh", "a_b.mesh"),
+        "ext": ("ext.mesh",),
+        "web": ("web.mesh",),
+        "free.mesh": ("free.mesh",),
+    }
+
+
+def test_entries_that_did_not_change_stay_the_same():
+    hosts = [external("x", "ext", "h.example:443")]
+    before = entries_of("default", ["web", "ext"], hosts)
+    after = entries_of("default", ["web", "ext", "new"], hosts, before)
+    assert {id(e) for e in before} < {id(e) for e in after}
