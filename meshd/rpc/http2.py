@@ -23,6 +23,7 @@ from meshd.rpc.guard import ENHANCE_YOUR_CALM, PROTOCOL_ERROR, Bucket, FrameGuar
 from meshd.rpc.headers import Header, Metadata, decode_headers
 from meshd.rpc.limits import Limits
 from meshd.rpc.metrics import RpcMetrics
+from meshd.rpc.outbox import Outbox
 from meshd.rpc.status import RpcError, status_of_reset
 from meshd.rpc.stream import Stream
 
@@ -82,16 +83,12 @@ class Connection:
         now = trio.current_time()
         self._guard = FrameGuard(limits, now, expect_preface=not is_client)
         self._resets = Bucket(limits.resets_burst, limits.resets_per_s, now)
-        self._chunks: list[bytes] = []
-        self._queued = 0
-        self._outgoing = trio.lowlevel.ParkingLot()
-        self._drained = trio.lowlevel.ParkingLot()
+        self._out = Outbox(transport, limits.send_buffer_bytes, self._wake_senders)
         self._uncredited = 0
         self._pings: dict[bytes, trio.Event] = {}
         self._last_read = now
         self._last_stream_id = 0
         self._scope = trio.CancelScope()
-        self._writer_scope = trio.CancelScope(shield=True)  # bounded by LINGER_S from the end of the connection on
         self._received = metrics.messages.labels(endpoint, "received")
         self._sent = metrics.messages.labels(endpoint, "sent")
         self._received_bytes = metrics.message_bytes.labels(endpoint, "received")
@@ -132,7 +129,7 @@ class Connection:
     @property
     def congested(self) -> bool:
         """Too much waits for the transport; wait on the stream's ``writable``."""
-        return self._queued >= self.limits.send_buffer_bytes
+        return self._out.congested
 
     def window(self, stream: Stream) -> int:
         """Bytes the peer lets this stream send now."""
@@ -222,7 +219,7 @@ class Connection:
         try:
             async with trio.open_nursery() as writing:
                 self._start()
-                writing.start_soon(self._write_loop)
+                writing.start_soon(self._write)
                 try:
                     with self._scope:
                         async with trio.open_nursery() as nursery:
@@ -269,8 +266,7 @@ class Connection:
                         self._feed(block)
                     if self._is_over():
                         return
-                while self._queued > 2 * self.limits.send_buffer_bytes and not self.ended:
-                    await self._drained.park()
+                await self._out.wait_for_room()
         except RefusedError as error:
             self.refuse(error.reason, str(error), error.error_code)
         except _TRANSPORT_ERRORS as error:
@@ -289,26 +285,15 @@ class Connection:
             self._on_event(event)
         self._flush()
 
-    async def _write_loop(self) -> None:
-        with self._writer_scope:
-            try:
-                while self._chunks or not self.ended:
-                    if not self._chunks:
-                        await self._outgoing.park()
-                        continue
-                    data = self._take()
-                    await self._transport.send_all(data)
-                    self._queued -= len(data)
-                    self._wake_senders()
-            except _TRANSPORT_ERRORS as error:
-                self._chunks.clear()
-                self._end(f"connection lost: {_why(error)}", 0, linger_s=0.0)
+    async def _write(self) -> None:
+        try:
+            await self._out.run()
+        except _TRANSPORT_ERRORS as error:
+            self._end(f"connection lost: {_why(error)}", 0, linger_s=0.0)
 
     def _wake_senders(self) -> None:
-        if not self.congested:
-            self._drained.unpark_all()
-            for stream in self.streams.values():
-                stream.writable.unpark_all()
+        for stream in self.streams.values():
+            stream.writable.unpark_all()
 
     async def _keepalive(self) -> None:
         limits = self.limits
@@ -383,8 +368,7 @@ class Connection:
             if stream := self.streams.get(stream_id):
                 stream.writable.unpark_all()
         else:
-            for stream in self.streams.values():
-                stream.writable.unpark_all()
+            self._wake_senders()
 
     def _on_goaway(self, goodbye: GoAway) -> None:
         log.debug(
@@ -415,21 +399,12 @@ class Connection:
     def _flush(self) -> None:
         data = self._h2.data_to_send()
         if data:
-            self._chunks.append(data)
-            self._queued += len(data)
-            self._outgoing.unpark_all()
-
-    def _take(self) -> bytes:
-        data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        self._chunks.clear()
-        return data
+            self._out.put(data)
 
     def _queue_goaway(self, error_code: int, debug: str) -> None:
         # Not by h2's close_connection, which forgets the streams that may still end.
         goodbye = GoAwayFrame(0, self._last_stream_id, error_code, debug.encode("ascii", "replace")[:200])
-        self._chunks.append(goodbye.serialize())
-        self._queued += len(self._chunks[-1])
-        self._outgoing.unpark_all()
+        self._out.put(goodbye.serialize())
 
     def refuse(self, reason: str, message: str, error_code: int) -> None:
         """End the connection for what the peer did: counted by ``reason``, one debug line."""
@@ -451,9 +426,7 @@ class Connection:
         for waiting in self._pings.values():
             waiting.set()
         self.stream_closed.unpark_all()
-        self._drained.unpark_all()
-        self._outgoing.unpark_all()
-        self._writer_scope.deadline = trio.current_time() + linger_s
+        self._out.close(linger_s)
         self._scope.cancel()
 
 

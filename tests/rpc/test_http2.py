@@ -251,7 +251,7 @@ async def test_a_peer_that_does_not_read_our_answers_is_not_read_either(autojump
                 sent += 1
         assert sent < 300
         (connection,) = server.connections
-        assert connection._queued < 3000 + 17 * 64
+        assert connection._out.queued_bytes < 3000 + 17 * 64
         nursery.cancel_scope.cancel()
 
 
