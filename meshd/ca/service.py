@@ -217,7 +217,8 @@ class IdentityService:
             trust_pem = trust_of(resource, materials).pem
         self._note_problem(mesh, state, problem)
         if problem:
-            return  # what there is goes on
+            state.authority = None
+            return  # what was issued goes on
         await self._set_trust(mesh, state, rotation.advance(state.trust, trust_pem, self._now()))
         if authority != state.authority:
             self._limiter.forget(mesh)
