@@ -7,7 +7,7 @@ it, and they all end together, so that a zone always starts anew as a whole.
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import trio
@@ -29,16 +29,16 @@ from meshd.kds.keeper import (
 from meshd.kds.metrics import Metrics
 from meshd.kds.outbox import Outbox
 from meshd.kds.quarantine import Direction, Refusal
+from meshd.kds.service import FLUSH_S, Link, ZoneBook
 from meshd.kinds.zone import Zone
-from meshd.kinds.zone_insight import KdsSubscription, Version, ZoneInsight
-from meshd.model.errors import ConflictError, DeniedError, MeshdError, NotFoundError, UnavailableError
+from meshd.kinds.zone_insight import KdsSubscription, Version
+from meshd.model.errors import ConflictError, DeniedError, UnavailableError
 from meshd.model.registry import Registry
 from meshd.model.resource import Resource, ResourceKey
 from meshd.model.resource_type import Flow
-from meshd.rpc import Connection, Handler, RpcError, ServerStream, Status
+from meshd.rpc import Handler, RpcError, ServerStream, Status
 from meshd.runtime.latest import Latest
-from meshd.runtime.supervisor import leaves
-from meshd.store.store import Create, Put
+from meshd.store.store import Create
 
 log = logging.getLogger(__name__)
 
@@ -58,8 +58,6 @@ DUPLICATE_PING_S = 2.0
 PING_EVERY_S = 5.0
 PING_TIMEOUT_S = 5.0
 """Two of these and a connection whose packets vanish is offline: the limit of promise P8."""
-FLUSH_S = 1.0
-"""Counts in a ZoneInsight are at most so old; who is online is written at once."""
 KEPT_REFUSALS = 100
 
 
@@ -71,75 +69,6 @@ class RefusedConnection:
     address: str
     at: datetime
     reason: str
-
-
-@dataclass(eq=False, slots=True)
-class Link:
-    """One zone's connection."""
-
-    zone: crossing.ZoneEnd
-    connection: Connection
-    instance_id: str
-    authenticated: bool
-    since: datetime
-    subscription: KdsSubscription
-    sending: SendingStream | None = None
-    zone_to_global: datetime | None = None
-    health_check: datetime | None = None
-    ended: str = ""
-    ended_at: datetime | None = None
-    scopes: set[trio.CancelScope] = field(default_factory=set)
-
-    def end(self, reason: str) -> None:
-        """End every call of the link; the first reason stays."""
-        if not self.ended:
-            self.ended = reason
-        for scope in self.scopes:
-            scope.cancel()
-
-    async def within(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Run a call's work as a part of the link: whatever ends it ends the link, and the link's end ends it.
-
-        Always raises: an ``RpcError`` UNAVAILABLE when the link ended for another reason than this call.
-        """
-        try:
-            with trio.CancelScope() as scope:
-                self.scopes.add(scope)
-                if self.ended:
-                    scope.cancel()
-                await work()
-        except Exception as error:
-            known = first_known(error)
-            if known is None:
-                self.end("a bug in the global; its log says more")
-                raise
-            self.end(str(known))
-            raise known from None
-        except BaseExceptionGroup as group:
-            # The call was cancelled from outside while something failed in it; only the cancel may go on.
-            cancelled, rest = group.split(trio.Cancelled)
-            known = first_known(rest) if rest is not None else None
-            self.end(str(known) if known is not None else "the connection ended")
-            if cancelled is None or (rest is not None and known is None):
-                raise
-            raise cancelled from None
-        except BaseException:
-            self.end("the connection ended")
-            raise
-        finally:
-            self.scopes.discard(scope)
-        raise RpcError(Status.UNAVAILABLE, self.ended)
-
-
-def first_known(error: BaseException) -> MeshdError | None:
-    """The first of meshd's own errors in an exception or group; None if there is anything else in it."""
-    found = leaves(error)
-    return next((e for e in found if isinstance(e, MeshdError)), None) if all(map(is_known, found)) else None
-
-
-def is_known(error: BaseException) -> bool:
-    """Whether an exception is weather or a peer's fault."""
-    return isinstance(error, (MeshdError, trio.Cancelled))
 
 
 class ZoneResources:
@@ -201,11 +130,8 @@ class GlobalKds:
         self._linked = trio.lowlevel.ParkingLot()
         self._locks: dict[str, trio.Lock] = {}
         self._ready = trio.Event()
-        self._newest: dict[str, Link] = {}
-        self._stale: set[str] = set()
-        self._flush = trio.Event()
-        self._hurry = trio.Event()
-        self.zones: Latest[Mapping[str, health.ZoneState]] = Latest({})
+        self._book = ZoneBook(here, self._metrics)
+        self.zones = self._book.zones
         self.refused: Latest[tuple[RefusedConnection, ...]] = Latest(())
         self.quarantine = Quarantine(self._metrics)
         self.handlers: Mapping[str, Handler] = {
@@ -223,12 +149,12 @@ class GlobalKds:
         with self._store.watch(kinds) as feed:
             self._outbox.update(every_key(self._store, self._outbox.kinds), self._store.get)
             self._note_unsendable()
-            await self._close_old_subscriptions()
+            await self._book.close_old()
             self._ready.set()
             task_status.started()
             try:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._keep_insights)
+                    nursery.start_soon(self._book.keep)
                     while True:
                         self._spread(await settled(feed, self._debounce_s))
             finally:
@@ -237,7 +163,7 @@ class GlobalKds:
                     link.end("the global is shutting down")
                     self._leave(link)
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + FLUSH_S):
-                    await self._write_insights()
+                    await self._book.flush()
 
     def _spread(self, dirty: frozenset[ResourceKey]) -> None:
         """Tell every link what of these changes concerns it."""
@@ -265,10 +191,8 @@ class GlobalKds:
         if link is not None:
             link.end(f"zone {zone!r} was deleted on the global")
             self._leave(link)
-        self._newest.pop(zone, None)
-        self._stale.discard(zone)
         self.quarantine.forget(zone)
-        self.zones.publish({name: state for name, state in self.zones.value.items() if name != zone})
+        self._book.forget(zone)
 
     def _is_enabled(self, zone: str) -> bool:
         resource = self._store.get(ResourceKey("Zone", "", zone))
@@ -293,7 +217,7 @@ class GlobalKds:
         )
         sending.take(first)
         link.sending = sending
-        self._announce(link)
+        self._book.arrived(link)
         try:
             await link.within(lambda: self._both(sending.run, lambda: self._ping(link)))
         finally:
@@ -316,7 +240,7 @@ class GlobalKds:
         admission.check_features(caller.zone, stream.metadata)
         link = await self._link_of(stream, caller)
         link.zone_to_global = self._now()
-        self._touch(caller.zone)
+        self._book.touch(caller.zone)
         keeping = Keeping(
             caller.zone,
             self._here,
@@ -353,7 +277,7 @@ class GlobalKds:
         link = self._links.get(caller.zone)
         if link is not None and link.connection is stream.connection:
             link.health_check = self._now()
-            self._touch(caller.zone)
+            self._book.touch(caller.zone)
         # No interval: the zone keeps its own.
         await stream.send(b"")
 
@@ -375,7 +299,7 @@ class GlobalKds:
             if caller.token:
                 access.authenticate_zone(self._store, caller.token, zone, tokens.CONTROL_PLANE, self._now())
                 return caller, True
-            shown = self._insight_labels(zone).get(health.TOKEN_SHOWN) == "true"
+            shown = self._book.token_was_shown(zone)
             admission.check_tokenless(caller, self._admitted, token_shown_before=shown)
         except (DeniedError, RpcError) as error:
             refusal = (
@@ -431,7 +355,7 @@ class GlobalKds:
             )
             end = crossing.ZoneEnd(caller.zone, introduced.features)
             link = Link(end, stream.connection, introduced.instance_id, authenticated, since, subscription)
-            self._links[caller.zone] = self._newest[caller.zone] = link
+            self._links[caller.zone] = link
             self._linked.unpark_all()
             return link
 
@@ -469,8 +393,8 @@ class GlobalKds:
                 await self._store.write([Create(Resource(key, Zone(enabled=True)))])
             except ConflictError:
                 log.debug("zone=%s was created by somebody else", zone)
-        if authenticated and self._insight_labels(zone).get(health.TOKEN_SHOWN) != "true":
-            await self._put_insight(zone, self._insight(zone), {health.TOKEN_SHOWN: "true"})
+        if authenticated:
+            await self._book.remember_token(zone)
 
     async def _link_of(self, stream: ServerStream, caller: Caller) -> Link:
         """The link that the call's connection has opened."""
@@ -485,122 +409,15 @@ class GlobalKds:
             f"zone {caller.zone!r}: this connection has no GlobalToZoneSync that was accepted",
         )
 
-    # ------------------------------------------------------------------ who is online
-
-    def _announce(self, link: Link) -> None:
-        zone = link.zone.name
-        how = "by token" if link.authenticated else "WITHOUT a token, as the configuration admits it"
-        log.info("zone=%s is online from %s, instance %s, %s", zone, link.connection.peer, link.instance_id, how)
-        self._metrics.connected.inc()
-        state = health.ZoneState(
-            name=zone,
-            online=True,
-            since=link.since,
-            address=link.connection.peer,
-            instance_id=link.instance_id,
-            authenticated=link.authenticated,
-        )
-        self.zones.publish({**self.zones.value, zone: state})
-        self._touch(zone, transition=True)
-
     def _leave(self, link: Link) -> None:
         """Take a link that has ended off the list."""
-        zone = link.zone.name
         link.end("the connection ended")
-        if self._links.get(zone) is not link:
-            return
-        del self._links[zone]
-        if link.sending is None:
-            return
-        log.warning("zone=%s is offline: %s", zone, link.ended)
-        self._metrics.connected.dec()
-        self._metrics.ended.inc()
-        state = self.zones.value[zone]
-        self.zones.publish(
-            {**self.zones.value, zone: replace(state, online=False, since=self._now(), reason=link.ended)}
-        )
-        link.ended_at = self._now()
-        self._touch(zone, transition=True)
+        if self._links.get(link.zone.name) is link:
+            del self._links[link.zone.name]
+            self._book.left(link)
 
     def _answered(self, zone: str, kind: str, error: str) -> None:
         """A zone acknowledged or rejected a response: NACKs say what in words, not which resource in a field."""
         refused = [Refusal(ResourceKey(kind, "", ""), error)] if error else []
         self.quarantine.after_batch(zone, Direction.SENT, kind, refused, complete=True)
-        self._touch(zone)
-
-    # ------------------------------------------------------------------ insights
-
-    def _touch(self, zone: str, *, transition: bool = False) -> None:
-        """The insight of a zone is to be written, at once if it came or went."""
-        self._stale.add(zone)
-        self._flush.set()
-        if transition:
-            self._hurry.set()
-
-    async def _keep_insights(self) -> None:
-        failing = False
-        while True:
-            await self._flush.wait()
-            with trio.move_on_after(FLUSH_S):
-                await self._hurry.wait()
-            self._flush, self._hurry = trio.Event(), trio.Event()
-            stale = frozenset(self._stale)
-            try:
-                await self._write_insights()
-            except UnavailableError as error:
-                if not failing:
-                    log.warning("insights of zones cannot be stored: %s; trying again", error)
-                failing = True
-                self._stale |= stale
-                self._flush.set()
-            else:
-                failing = False
-
-    async def _write_insights(self) -> None:
-        """Store what is known of every zone that something happened to."""
-        while self._stale:
-            zone = self._stale.pop()
-            link = self._newest.get(zone)
-            if link is not None:
-                await self._put_insight(zone, self._insight_of(zone, link), {health.OFFLINE_REASON: link.ended})
-
-    def _insight_of(self, zone: str, link: Link) -> ZoneInsight:
-        counts = link.sending.counts if link.sending is not None else {}
-        link.subscription = link.subscription.model_copy(
-            update={"status": health.status_of(counts, self._now()), "disconnect_time": link.ended_at}
-        )
-        insight = health.with_subscription(self._insight(zone), link.subscription)
-        open_since = None if link.ended else link.since
-        insight = health.with_streams(
-            insight, self._instance_id, open_since, None if link.ended else link.zone_to_global
-        )
-        return health.with_health_check(insight, link.health_check)
-
-    def _insight(self, zone: str) -> ZoneInsight:
-        stored = self._store.get(ResourceKey("ZoneInsight", "", zone))
-        return stored.spec if stored is not None and isinstance(stored.spec, ZoneInsight) else ZoneInsight()
-
-    def _insight_labels(self, zone: str) -> Mapping[str, str]:
-        stored = self._store.get(ResourceKey("ZoneInsight", "", zone))
-        return stored.labels if stored is not None else {}
-
-    async def _put_insight(self, zone: str, insight: ZoneInsight, labels: Mapping[str, str]) -> None:
-        """Store an insight, with these labels changed; an empty one is dropped."""
-        merged = {k: v for k, v in {**self._insight_labels(zone), **labels}.items() if v}
-        owner = ResourceKey("Zone", "", zone)
-        try:
-            await self._store.write(
-                [Put(Resource(ResourceKey("ZoneInsight", "", zone), insight, labels=merged, owner=owner))]
-            )
-        except NotFoundError as error:
-            log.debug("zone=%s: %s", zone, error)
-
-    async def _close_old_subscriptions(self) -> None:
-        """At the start nobody is connected, whatever an earlier process that was killed left behind."""
-        at = self._now()
-        for resource in self._store.list("ZoneInsight"):
-            if isinstance(resource.spec, ZoneInsight) and resource.spec.is_online:
-                insight = health.with_streams(health.all_closed(resource.spec, at), self._instance_id, None, None)
-                await self._put_insight(
-                    resource.key.name, insight, {health.OFFLINE_REASON: "the global was started anew"}
-                )
+        self._book.touch(zone)

@@ -1,0 +1,230 @@
+"""The book of zones: the links that are open, who is online and why not, and their ZoneInsights in the store."""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+import trio
+
+from meshd.kds import crossing, health
+from meshd.kds.keeper import ControlPlane, SendingStream
+from meshd.kds.metrics import Metrics
+from meshd.kinds.zone_insight import KdsSubscription, ZoneInsight
+from meshd.model.errors import MeshdError, NotFoundError, UnavailableError
+from meshd.model.resource import Resource, ResourceKey
+from meshd.rpc import Connection, RpcError, Status
+from meshd.runtime.latest import Latest
+from meshd.runtime.supervisor import leaves
+from meshd.store.store import Put
+
+log = logging.getLogger(__name__)
+
+FLUSH_S = 1.0
+"""Counts in a ZoneInsight are at most so old; who is online is written at once."""
+
+
+@dataclass(eq=False, slots=True)
+class Link:
+    """One zone's connection."""
+
+    zone: crossing.ZoneEnd
+    connection: Connection
+    instance_id: str
+    authenticated: bool
+    since: datetime
+    subscription: KdsSubscription
+    sending: SendingStream | None = None
+    zone_to_global: datetime | None = None
+    health_check: datetime | None = None
+    ended: str = ""
+    ended_at: datetime | None = None
+    scopes: set[trio.CancelScope] = field(default_factory=set)
+
+    def end(self, reason: str) -> None:
+        """End every call of the link; the first reason stays."""
+        if not self.ended:
+            self.ended = reason
+        for scope in self.scopes:
+            scope.cancel()
+
+    async def within(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Run a call's work as a part of the link: whatever ends it ends the link, and the link's end ends it.
+
+        Always raises: an ``RpcError`` UNAVAILABLE when the link ended for another reason than this call.
+        """
+        try:
+            with trio.CancelScope() as scope:
+                self.scopes.add(scope)
+                if self.ended:
+                    scope.cancel()
+                await work()
+        except Exception as error:
+            known = first_known(error)
+            if known is None:
+                self.end("a bug in the global; its log says more")
+                raise
+            self.end(str(known))
+            raise known from None
+        except BaseExceptionGroup as group:
+            # The call was cancelled from outside while something failed in it; only the cancel may go on.
+            cancelled, rest = group.split(trio.Cancelled)
+            known = first_known(rest) if rest is not None else None
+            self.end(str(known) if known is not None else "the connection ended")
+            if cancelled is None or (rest is not None and known is None):
+                raise
+            raise cancelled from None
+        except BaseException:
+            self.end("the connection ended")
+            raise
+        finally:
+            self.scopes.discard(scope)
+        raise RpcError(Status.UNAVAILABLE, self.ended)
+
+
+def first_known(error: BaseException) -> MeshdError | None:
+    """The first of meshd's own errors in an exception or group; None if there is anything else in it."""
+    found = leaves(error)
+    return next((e for e in found if isinstance(e, MeshdError)), None) if all(map(is_known, found)) else None
+
+
+def is_known(error: BaseException) -> bool:
+    """Whether an exception is weather or a peer's fault."""
+    return isinstance(error, (MeshdError, trio.Cancelled))
+
+
+class ZoneBook:
+    """What is known of every zone. ``zones`` is for REST; ZoneInsights are written by ``keep``."""
+
+    def __init__(self, here: ControlPlane, metrics: Metrics) -> None:
+        self._store = here.store
+        self._now = here.now
+        self._instance_id = here.instance_id
+        self._metrics = metrics
+        self._newest: dict[str, Link] = {}
+        self._stale: set[str] = set()
+        self._flush = trio.Event()
+        self._hurry = trio.Event()
+        self.zones: Latest[Mapping[str, health.ZoneState]] = Latest({})
+
+    def arrived(self, link: Link) -> None:
+        """A zone is online."""
+        zone = link.zone.name
+        self._newest[zone] = link
+        how = "by token" if link.authenticated else "WITHOUT a token, as the configuration admits it"
+        log.info("zone=%s is online from %s, instance %s, %s", zone, link.connection.peer, link.instance_id, how)
+        self._metrics.connected.inc()
+        state = health.ZoneState(
+            name=zone,
+            online=True,
+            since=link.since,
+            address=link.connection.peer,
+            instance_id=link.instance_id,
+            authenticated=link.authenticated,
+        )
+        self.zones.publish({**self.zones.value, zone: state})
+        self.touch(zone, transition=True)
+
+    def left(self, link: Link) -> None:
+        """A link has ended; if it was that of an online zone, the zone is offline."""
+        zone = link.zone.name
+        if self._newest.get(zone) is not link:
+            return
+        log.warning("zone=%s is offline: %s", zone, link.ended)
+        self._metrics.connected.dec()
+        self._metrics.ended.inc()
+        state = self.zones.value[zone]
+        self.zones.publish(
+            {**self.zones.value, zone: replace(state, online=False, since=self._now(), reason=link.ended)}
+        )
+        link.ended_at = self._now()
+        self.touch(zone, transition=True)
+
+    def forget(self, zone: str) -> None:
+        """A Zone was deleted, and its insight with it."""
+        self._newest.pop(zone, None)
+        self._stale.discard(zone)
+        self.zones.publish({name: state for name, state in self.zones.value.items() if name != zone})
+
+    def token_was_shown(self, zone: str) -> bool:
+        """Whether the zone has ever shown a token."""
+        return self._labels(zone).get(health.TOKEN_SHOWN) == "true"
+
+    async def remember_token(self, zone: str) -> None:
+        """From now on the zone may not come without one."""
+        if not self.token_was_shown(zone):
+            await self._put(zone, self._insight(zone), {health.TOKEN_SHOWN: "true"})
+
+    def touch(self, zone: str, *, transition: bool = False) -> None:
+        """The insight of a zone is to be written, at once if it came or went."""
+        self._stale.add(zone)
+        self._flush.set()
+        if transition:
+            self._hurry.set()
+
+    async def keep(self) -> None:
+        """Write what is stale until cancelled: at once if a zone came or went, else gathered for ``FLUSH_S``."""
+        failing = False
+        while True:
+            await self._flush.wait()
+            with trio.move_on_after(FLUSH_S):
+                await self._hurry.wait()
+            self._flush, self._hurry = trio.Event(), trio.Event()
+            stale = frozenset(self._stale)
+            try:
+                await self.flush()
+            except UnavailableError as error:
+                if not failing:
+                    log.warning("insights of zones cannot be stored: %s; trying again", error)
+                failing = True
+                self._stale |= stale
+                self._flush.set()
+            else:
+                failing = False
+
+    async def flush(self) -> None:
+        """Store what is known of every zone that something happened to."""
+        while self._stale:
+            zone = self._stale.pop()
+            link = self._newest.get(zone)
+            if link is not None:
+                await self._put(zone, self._insight_of(zone, link), {health.OFFLINE_REASON: link.ended})
+
+    def _insight_of(self, zone: str, link: Link) -> ZoneInsight:
+        counts = link.sending.counts if link.sending is not None else {}
+        link.subscription = link.subscription.model_copy(
+            update={"status": health.status_of(counts, self._now()), "disconnect_time": link.ended_at}
+        )
+        insight = health.with_subscription(self._insight(zone), link.subscription)
+        open_since = None if link.ended else link.since
+        insight = health.with_streams(
+            insight, self._instance_id, open_since, None if link.ended else link.zone_to_global
+        )
+        return health.with_health_check(insight, link.health_check)
+
+    def _insight(self, zone: str) -> ZoneInsight:
+        stored = self._store.get(ResourceKey("ZoneInsight", "", zone))
+        return stored.spec if stored is not None and isinstance(stored.spec, ZoneInsight) else ZoneInsight()
+
+    def _labels(self, zone: str) -> Mapping[str, str]:
+        stored = self._store.get(ResourceKey("ZoneInsight", "", zone))
+        return stored.labels if stored is not None else {}
+
+    async def _put(self, zone: str, insight: ZoneInsight, labels: Mapping[str, str]) -> None:
+        """Store an insight, with these labels changed; an empty one is dropped."""
+        merged = {k: v for k, v in {**self._labels(zone), **labels}.items() if v}
+        owner = ResourceKey("Zone", "", zone)
+        try:
+            await self._store.write(
+                [Put(Resource(ResourceKey("ZoneInsight", "", zone), insight, labels=merged, owner=owner))]
+            )
+        except NotFoundError as error:
+            log.debug("zone=%s: %s", zone, error)
+
+    async def close_old(self) -> None:
+        """At the start nobody is connected, whatever an earlier process that was killed left behind."""
+        at = self._now()
+        for resource in self._store.list("ZoneInsight"):
+            if isinstance(resource.spec, ZoneInsight) and resource.spec.is_online:
+                insight = health.with_streams(health.all_closed(resource.spec, at), self._instance_id, None, None)
+                await self._put(resource.key.name, insight, {health.OFFLINE_REASON: "the global was started anew"})
