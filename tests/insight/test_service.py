@@ -1,0 +1,138 @@
+import random
+from datetime import timedelta
+
+import pytest
+import trio
+
+from meshd.ca.identity import Credentials, Identity, TrustBundle, no_credentials
+from meshd.insight.proxies import MAX_SUBSCRIPTIONS, insight_key
+from meshd.insight.service import ProxyInsights
+from meshd.kinds.mesh import CertificateAuthorityBackend, Mesh, Mtls
+from meshd.kinds.zone_ingress import ZoneIngress
+from meshd.model.resource import Resource, ResourceKey
+from meshd.runtime.latest import Latest
+from meshd.store.memory import MemoryStore
+from meshd.store.store import Delete, Put
+from tests.insight.test_computed import dataplane
+from tests.rest.support import NOW
+
+WEB = ResourceKey("Dataplane", "default", "a")
+INGRESS = ResourceKey("ZoneIngress", "", "in")
+BACKEND = CertificateAuthorityBackend(name="ca-1", type="builtin")
+MESH = Resource(ResourceKey("Mesh", "", "default"), Mesh(mtls=Mtls(enabled_backend="ca-1", backends=(BACKEND,))))
+
+
+def shown(hours):
+    identity = Identity("default", ("spiffe://default/x",), b"", b"", NOW, NOW + timedelta(hours=hours))
+    return Credentials(identity, TrustBundle("default", b"x"))
+
+
+class Bench:
+    def __init__(self):
+        self.store = MemoryStore(lambda: NOW)
+        self.running = Latest(frozenset({WEB, INGRESS}))
+        self.credentials = Latest(no_credentials("default"))
+        self.runs = 0
+
+    def service(self):
+        self.runs += 1
+        return ProxyInsights(
+            self.store,
+            self.running,
+            {WEB: self.credentials},
+            f"run-{self.runs}",
+            lambda: NOW + timedelta(seconds=self.runs),
+            random.Random(self.runs),
+        )
+
+    async def add_proxies(self):
+        ingress = Resource(INGRESS, ZoneIngress())
+        await self.store.write([Put(MESH), Put(dataplane("a", "x")), Put(ingress)])
+
+    def insight(self, key=WEB):
+        return self.store.get(insight_key(key)).spec
+
+
+@pytest.fixture
+async def bench():
+    bench = Bench()
+    await bench.add_proxies()
+    return bench
+
+
+async def test_a_proxy_is_online_while_the_process_runs_and_offline_after(bench, autojump_clock):
+    async with trio.open_nursery() as nursery:
+        await nursery.start(bench.service().run)
+        await trio.testing.wait_all_tasks_blocked()
+        assert bench.insight().is_online
+        assert bench.insight(INGRESS).is_online
+        (opened,) = bench.insight().subscriptions
+        assert (opened.control_plane_instance_id, opened.version.dependencies) == ("run-1", {"engine": "builtin"})
+        assert bench.store.get(insight_key(WEB)).owner == WEB
+        nursery.cancel_scope.cancel()
+    assert not bench.insight().is_online
+    assert not bench.insight(INGRESS).is_online
+
+
+async def test_what_a_crash_left_open_is_ended_by_the_next_run(bench, autojump_clock):
+    gone = ResourceKey("ZoneIngress", "", "gone")
+    await bench.store.write([Put(Resource(gone, ZoneIngress()))])
+    bench.running.publish(frozenset({WEB, gone}))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(bench.service().run)
+        await trio.testing.wait_all_tasks_blocked()
+        crashed = bench.store.get(insight_key(WEB)), bench.store.get(insight_key(gone))
+        nursery.cancel_scope.cancel()
+    await bench.store.write([Put(r) for r in crashed])  # as if nobody had said goodbye
+    bench.running.publish(frozenset({WEB}))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(bench.service().run)
+        await trio.testing.wait_all_tasks_blocked()
+        first, second = bench.insight().subscriptions
+        assert (first.is_open, second.is_open) == (False, True)
+        assert not bench.insight(gone).is_online
+        nursery.cancel_scope.cancel()
+
+
+async def test_only_the_last_runs_are_remembered(bench, autojump_clock):
+    for _ in range(MAX_SUBSCRIPTIONS + 3):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(bench.service().run)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
+    assert len(bench.insight().subscriptions) == MAX_SUBSCRIPTIONS
+
+
+async def test_the_certificate_is_reported_and_each_renewal_counted(bench, autojump_clock, nursery):
+    await nursery.start(bench.service().run)
+    await trio.testing.wait_all_tasks_blocked()
+    assert bench.insight().mtls is None
+    for hours in (1, 2):
+        bench.credentials.publish(shown(hours))
+        await trio.testing.wait_all_tasks_blocked()
+    mtls = bench.insight().mtls
+    assert mtls.certificate_expiration_time == NOW + timedelta(hours=2)
+    assert (mtls.certificate_regenerations, mtls.issued_backend, mtls.supported_backends) == (2, "ca-1", ("ca-1",))
+    version = bench.store.get(insight_key(WEB)).version
+    bench.credentials.publish(shown(2))
+    await trio.testing.wait_all_tasks_blocked()
+    assert bench.store.get(insight_key(WEB)).version == version
+    bench.credentials.publish(no_credentials("default"))
+    await trio.testing.wait_all_tasks_blocked()
+    assert bench.insight().mtls is None
+
+
+async def test_proxies_that_come_and_go_are_followed(bench, autojump_clock, nursery):
+    await bench.store.write([Delete(WEB)])
+    await nursery.start(bench.service().run)
+    await trio.testing.wait_all_tasks_blocked()
+    assert bench.store.get(insight_key(WEB)) is None
+    await bench.store.write([Put(dataplane("a", "x"))])
+    await trio.testing.wait_all_tasks_blocked()
+    assert bench.insight().is_online
+    bench.running.publish(frozenset({INGRESS}))
+    await trio.testing.wait_all_tasks_blocked()
+    assert not bench.insight().is_online
+    bench.running.publish(frozenset({WEB, INGRESS}))
+    await trio.testing.wait_all_tasks_blocked()
+    assert bench.insight().is_online
