@@ -1,4 +1,6 @@
 import itertools
+import json
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given, settings
@@ -104,3 +106,14 @@ def test_the_regions_of_a_partition_do_not_overlap(items):
         opposite = any(Tag(t.key, t.value, not t.negated) in b for t in a)
         different = any(t.key == u.key and t.value != u.value and not t.negated and not u.negated for t in a for u in b)
         assert opposite or different
+
+
+KUMA = json.loads((Path(__file__).parent / "data" / "kuma_from_rules.json").read_text())
+
+
+@pytest.mark.parametrize("case", KUMA)
+def test_partitions_are_those_of_kuma(case):
+    """What Kuma 2.14.3's BuildRules gave for random entries with its clique algorithm disabled."""
+    rules = partition(listed(*(tuple(item) for item in case["entries"])))
+    found = [(sorted(f"{'!' * t.negated}{t.key}={t.value}" for t in r.region), r.conf.action) for r in rules]
+    assert sorted(found) == sorted((region, action) for region, action in case["rules"])
