@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -196,8 +197,11 @@ def proxy_host(role: Role, loaded: LoadedConfig, keeper: Keeper, identities: Ide
     def read_source(mesh: str, source: DataSource) -> bytes:
         return read_data_source(role.store, mesh, source)
 
+    # A wildcard socket would take the port from the other zones of this host; in 127/8 it is never needed.
+    on_loopback = role.config.dns_server.cidr.subnet_of(IPv4Network("127.0.0.0/8"))
+
     def engine_for(cell: Latest[Resource], owns_vips: bool) -> Engine:
-        settings = EngineSettings(owns_vips=owns_vips, read_source=read_source)
+        settings = EngineSettings(owns_vips=owns_vips, own_sockets=on_loopback, read_source=read_source)
         return Engine(cell, keeper.views, identities.credentials, role.permit_for, metrics, role.rng, settings, limits)
 
     own = [p.resource.key for p in loaded.proxies]

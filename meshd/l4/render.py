@@ -55,12 +55,13 @@ def inline_source(mesh: str, source: DataSource) -> bytes:
 class Settings:
     """What is not in any resource.
 
-    ``owns_vips``: this Dataplane listens on the VIPs of its mesh. ``read_source`` reads a data source of a mesh
+    ``owns_vips``: this Dataplane listens on the VIPs of its mesh, with ``own_sockets`` each on one of its own. ``read_source`` reads a data source of a mesh
     (ValueError if it cannot). The timeouts are nested: an ingress gives up on an instance before the egress gives up
     on the ingress, and that before the client's outbound does, so that the innermost one that has a choice makes it.
     """
 
     owns_vips: bool = False
+    own_sockets: bool = False
     read_source: Callable[[str, DataSource], bytes] = inline_source
     outbound: Timeouts = field(default_factory=Timeouts)
     egress: Timeouts = field(default_factory=lambda: Timeouts(connect_s=0.8, handshake_s=1.0))
@@ -236,7 +237,7 @@ class DataplaneRenderer:
         for vip in self._view.vips.values():
             for port, service in vip.ports.items():
                 by_port.setdefault(port, {})[str(vip.address)] = self._cluster(service, {})
-        return tuple(VipListener(port, by_port[port]) for port in sorted(by_port))
+        return tuple(VipListener(port, by_port[port], self._settings.own_sockets) for port in sorted(by_port))
 
     def _cluster(self, name: str, narrowing: Mapping[str, str]) -> Cluster:
         key = (name, tuple(sorted(narrowing.items())))

@@ -1,7 +1,7 @@
 """The routes of one proxy of the built-in engine, as one immutable value that the server swaps whole."""
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
@@ -148,10 +148,15 @@ class OutboundListener:
 
 @dataclass(frozen=True, slots=True)
 class VipListener:
-    """One port on which every VIP of the host listens: ``clusters`` by VIP in dotted form."""
+    """One port on which every VIP of the host listens: ``clusters`` by VIP in dotted form.
+
+    ``own_sockets``: a socket for each VIP instead of one for all addresses of the host, so that several zones can
+    share a host (VIPs inside 127.0.0.0/8).
+    """
 
     port: int
     clusters: Mapping[str, Cluster]
+    own_sockets: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +200,9 @@ class SniListener:
         return replace(route, endpoints=subset) if subset else None
 
 
+Spec = InboundListener | OutboundListener | VipListener | SniListener
+
+
 @dataclass(frozen=True, slots=True)
 class RouteTable:
     """Everything one proxy does. ``refused`` are the parts of its resource that it will not run, with the reason."""
@@ -207,13 +215,10 @@ class RouteTable:
 
     def identities(self) -> frozenset[IdentityKey]:
         """Every certificate that the table needs."""
-        clusters = [o.cluster for o in self.outbounds]
-        clusters += [c for v in self.vips for c in v.clusters.values()]
-        routes = [r for s in self.sni for r in s.routes.values()]
-        clusters += [r for r in routes if isinstance(r, Cluster)]
-        found = {c.tls.identity for c in clusters if c.tls is not None}
+        listeners: tuple[Spec, ...] = (*self.outbounds, *self.vips, *self.sni)
+        found = {c.tls.identity for listener in listeners for c in clusters_of(listener) if c.tls is not None}
         found |= {i.identity for i in self.inbounds if i.identity is not None}
-        found |= {r.identity for r in routes if isinstance(r, ExternalRoute)}
+        found |= {r.identity for s in self.sni for r in s.routes.values() if isinstance(r, ExternalRoute)}
         return frozenset(found)
 
 
@@ -224,3 +229,35 @@ def service_sni(service: str, mesh: str, tags: Mapping[str, str] | None = None) 
     """Kuma's SNI of a legacy service: ``web{mesh=default}``, further tags sorted in (reference/dataplane.md 3.4)."""
     inside = {**(tags or {}), "mesh": mesh}
     return f"{service}{{{','.join(f'{k}={inside[k]}' for k in sorted(inside))}}}".encode()
+
+
+def kind_of(spec: Spec) -> str:
+    """The word for a listener in names of counters."""
+    return {InboundListener: "inbound", OutboundListener: "outbound", VipListener: "vip", SniListener: "sni"}[
+        type(spec)
+    ]
+
+
+def clusters_of(spec: Spec) -> Iterable[Cluster]:
+    """Every destination of a listener."""
+    match spec:
+        case InboundListener():
+            return ()
+        case OutboundListener():
+            return (spec.cluster,)
+        case VipListener():
+            return tuple(spec.clusters.values())
+        case SniListener():
+            return tuple(r.cluster if isinstance(r, ExternalRoute) else r for r in spec.routes.values())
+
+
+def permit_now(spec: Spec, sni: bytes) -> Permit | None:
+    """The permit in force for a client that came by ``sni``."""
+    match spec:
+        case InboundListener():
+            return spec.permit
+        case SniListener():
+            route = spec.find(sni)
+            return route.permit if isinstance(route, ExternalRoute) else None
+        case _:
+            return None
