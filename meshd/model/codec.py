@@ -43,7 +43,8 @@ def decode_document(data: Any, registry: Registry) -> Resource:
     found = [Violation(join_path([str(k)]), "field names must be text") for k in data if not isinstance(k, str)]
     name, mesh, labels = _text(data, "name", found), _text(data, "mesh", found), _labels(data, found)
     subject = f"{type_.kind} {mesh}/{name}" if mesh else f"{type_.kind} {name}"
-    found += key_violations(type_, mesh, name)
+    unreadable = {violation.field for violation in found}
+    found += [v for v in key_violations(type_, mesh, name) if v.field not in unreadable]
     found += label_violations(labels, mesh)
     spec, status = _spec_and_status(type_, data, found)
     resource = None

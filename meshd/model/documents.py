@@ -113,6 +113,8 @@ def _value(node: yaml.Node, path: tuple[str | int, ...], lines: dict[str, int], 
             raise _problem(node, f"{node.value!r} cannot be read: {error}") from None
         except yaml.constructor.ConstructorError as error:
             raise _problem(node, error.problem or str(error)) from None
+    if node.tag not in ("tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"):
+        raise _problem(node, f"tag {node.tag} is not allowed")
     if isinstance(node, yaml.SequenceNode):
         return [_value(item, (*path, index), lines, budget) for index, item in enumerate(node.value)]
     result: dict[str, Any] = {}

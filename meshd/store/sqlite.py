@@ -42,6 +42,7 @@ class _Request:
     """A write that waits until ``results`` or ``error`` is set."""
 
     edits: Sequence[Edit]
+    is_taken: bool = False
     results: tuple[Resource | None, ...] | None = None
     error: Exception | None = None
 
@@ -118,13 +119,13 @@ class SqliteStore:
         self._waiting.append(request)
         try:
             async with self._committing:
-                if request in self._waiting:  # else somebody before us has taken it along
+                if not request.is_taken:  # else somebody before us has taken it along
                     if self._closed:
                         raise UnavailableError(f"database {self.path}: is closed")
                     with trio.CancelScope(shield=True):
                         await self._commit([self._waiting.popleft() for _ in range(min(GROUP, len(self._waiting)))])
         finally:
-            if request in self._waiting:  # cancelled, or closed, before it was begun: it never happened
+            if not request.is_taken:  # cancelled, or closed, before it was begun: it never happened
                 self._waiting.remove(request)
         if request.error is not None:
             raise request.error
@@ -139,6 +140,7 @@ class SqliteStore:
         planned: list[tuple[_Request, Plan]] = []
         rows: dict[ResourceKey, Row | None] = {}
         for request in group:
+            request.is_taken = True
             try:
                 decided = plan(staged, request.edits, now)
                 made = {k: None if r is None else to_row(r, self._registry) for k, r in decided.changes.items()}
