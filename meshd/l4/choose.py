@@ -20,7 +20,10 @@ PROBE_S = 5.0
 """How long others wait for a probe that never told how it went."""
 
 MAX_OFFSET_STEPS = 256
-"""Bounds the work of starting a wheel somewhere; more would not spread listeners any better."""
+"""Bounds how far in a wheel starts; more would not spread listeners any better."""
+
+MAX_OFFSET_WORK = 8192
+"""Bounds the work of it, in endpoints looked at: a few milliseconds, once for a listener and service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +120,7 @@ def started(cluster: Cluster, offset: int) -> Wheel:
     wheel = Wheel()
     pool = candidates(cluster, {}, (), 0.0)
     if pool:
-        for _ in range(offset % MAX_OFFSET_STEPS):
+        for _ in range(offset % max(1, min(MAX_OFFSET_STEPS, MAX_OFFSET_WORK // len(pool)))):
             _, wheel = turn(wheel, cluster, pool)
     return wheel
 
@@ -156,8 +159,7 @@ class Balancer:
         ejection = self.ejections.get(path)
         if ejection is not None and is_live(ejection, now):
             self.ejections[path] = probing(ejection, now)
-        left = sum(cluster.path(e) not in tried for e in cluster.endpoints)
-        return Pick(endpoint, path, is_last=left == 1)
+        return Pick(endpoint, path, is_last=len(cluster.endpoints) - len(tried) == 1)
 
     def succeeded(self, path: Path) -> None:
         """An attempt on ``path`` worked: whatever was held against it is forgotten."""

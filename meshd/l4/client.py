@@ -61,11 +61,11 @@ class Leg(Protocol):
 
 
 async def send_all(sock: socket.socket, data: bytes | memoryview) -> None:
-    """Send all of ``data``, which may change as soon as this waits."""
+    """Send all of ``data``; a view of a shared buffer may change as soon as this waits, so its rest is copied."""
     sent = send_some(sock, data)
     if sent == len(data):
         return
-    rest = memoryview(bytes(data[sent:]))
+    rest = memoryview(data)[sent:] if isinstance(data, bytes) else memoryview(bytes(data[sent:]))
     while rest:
         await trio.lowlevel.wait_writable(sock)
         rest = rest[send_some(sock, rest) :]

@@ -55,9 +55,10 @@ def inline_source(mesh: str, source: DataSource) -> bytes:
 class Settings:
     """What is not in any resource.
 
-    ``owns_vips``: this Dataplane listens on the VIPs of its mesh, with ``own_sockets`` each on one of its own. ``read_source`` reads a data source of a mesh
-    (ValueError if it cannot). The timeouts are nested: an ingress gives up on an instance before the egress gives up
-    on the ingress, and that before the client's outbound does, so that the innermost one that has a choice makes it.
+    ``owns_vips``: this Dataplane listens on the VIPs of its mesh, with ``own_sockets`` each on one of its own.
+    ``read_source`` reads a data source of a mesh (ValueError if it cannot). The timeouts are nested: an ingress gives
+    up on an instance before the egress gives up on the ingress, and that before the client's outbound does, so that
+    the innermost one that has a choice makes it.
     """
 
     owns_vips: bool = False

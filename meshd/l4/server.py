@@ -5,10 +5,12 @@ import logging
 import socket
 import ssl
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import TypeVar, cast
 
 import trio
+from prometheus_client import Counter, Gauge
 
 from meshd.ca.identity import Credentials, Identity, TrustBundle
 from meshd.l4.choose import Balancer, Pick
@@ -36,8 +38,12 @@ from meshd.l4.table import (
     Permit,
     RouteTable,
     SniListener,
+    Spec,
     TlsMode,
     VipListener,
+    clusters_of,
+    kind_of,
+    permit_now,
 )
 from meshd.l4.tls import Contexts, Tls, TlsError, check_client, check_server
 from meshd.model.errors import DeniedError, PeerError, UnavailableError
@@ -54,7 +60,7 @@ WILDCARD = "0.0.0.0"  # noqa: S104  # the VIP listener's; other local addresses 
 HELLO_CHUNK = 16 * 1024
 WELCOMED = 4096
 
-Spec = InboundListener | OutboundListener | VipListener | SniListener
+MetricT = TypeVar("MetricT", Counter, Gauge)
 Address = tuple[str, int]
 
 
@@ -109,13 +115,6 @@ class Bound:
     """Addresses of clients that were let in last, see ``Server._inbound``."""
 
 
-def kind_of(spec: Spec) -> str:
-    """The word for a listener in names of counters."""
-    return {InboundListener: "inbound", OutboundListener: "outbound", VipListener: "vip", SniListener: "sni"}[
-        type(spec)
-    ]
-
-
 class Server:
     """The listeners and connections of one proxy.
 
@@ -145,6 +144,7 @@ class Server:
         self._dead_applications: set[Address] = set()
         self._an_application_died = trio.Event()
         self._open = 0
+        self._children: dict[tuple[Counter | Gauge, tuple[str, ...]], Counter | Gauge] = {}
 
     # ---- listeners
 
@@ -174,8 +174,8 @@ class Server:
             if self._failed.get(address) != reason:
                 log.error("%s", reason)
         self._failed = failed
-        self._metrics.listeners.labels(self._proxy, "bound").set(len(self._bound))
-        self._metrics.listeners.labels(self._proxy, "failed").set(len(failed))
+        self._child(self._metrics.listeners, self._proxy, "bound").set(len(self._bound))
+        self._child(self._metrics.listeners, self._proxy, "failed").set(len(failed))
         self._forget(table)
         return not failed
 
@@ -188,7 +188,7 @@ class Server:
         wanted: dict[Address, Spec] = {(s.address, s.port): s for s in specs}
         for vip in table.vips:
             everywhere = (WILDCARD, vip.port)
-            is_shared = any(s.port == vip.port for s in specs)
+            is_shared = vip.own_sockets or any(s.port == vip.port for s in specs)
             if not is_shared and (everywhere in self._bound or can_listen(everywhere)):
                 wanted[everywhere] = vip
             else:  # something else holds the port somewhere: a socket per VIP still works
@@ -260,7 +260,7 @@ class Server:
                         or self._open >= self._limits.connections
                     )
                     if full:
-                        self._metrics.connections.labels(self._proxy, bound.name, "full").inc()
+                        self._child(self._metrics.connections, self._proxy, bound.name, "full").inc()
                         abort(sock)
                         continue
                     nursery.start_soon(self._carry, bound, sock)
@@ -269,13 +269,21 @@ class Server:
                 except trio.ClosedResourceError:
                     return
 
+    def _child(self, metric: MetricT, *labels: str) -> MetricT:
+        """``metric.labels(*labels)``, remembered: asking the library costs more than counting."""
+        key = (metric, labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = metric.labels(*labels)
+        return cast("MetricT", child)
+
     # ---- one connection
 
     async def _carry(self, bound: Bound, sock: socket.socket) -> None:
         connection = Connection(trio.CancelScope())
         bound.connections.add(connection)
         self._open += 1
-        self._metrics.open.labels(self._proxy, bound.name).inc()
+        self._child(self._metrics.open, self._proxy, bound.name).inc()
         try:
             with connection.scope:
                 tune(sock)
@@ -299,10 +307,10 @@ class Server:
                 abort(sock)
             bound.connections.discard(connection)
             self._open -= 1
-            self._metrics.open.labels(self._proxy, bound.name).dec()
-            self._metrics.connections.labels(self._proxy, bound.name, connection.outcome).inc()
-            self._metrics.received.labels(self._proxy, bound.name).inc(connection.received)
-            self._metrics.sent.labels(self._proxy, bound.name).inc(connection.sent)
+            self._child(self._metrics.open, self._proxy, bound.name).dec()
+            self._child(self._metrics.connections, self._proxy, bound.name, connection.outcome).inc()
+            self._child(self._metrics.received, self._proxy, bound.name).inc(connection.received)
+            self._child(self._metrics.sent, self._proxy, bound.name).inc(connection.sent)
 
     async def _serve(self, bound: Bound, connection: Connection, sock: socket.socket) -> None:
         match bound.spec:
@@ -390,7 +398,7 @@ class Server:
         word = "shadow_denied" if verdict.shadow_denied else "allowed"
         if not verdict.allowed:
             word = "denied"
-        self._metrics.verdicts.labels(self._proxy, bound.name, verdict.rule, word).inc()
+        self._child(self._metrics.verdicts, self._proxy, bound.name, verdict.rule, word).inc()
         if not verdict.allowed:
             raise DeniedError(f"{uris[0] if uris else 'nobody'} is denied by {verdict.rule or 'default'}")
 
@@ -448,7 +456,7 @@ class Server:
         self, bound: Bound, cluster: Cluster, attempt: Callable[[Endpoint, float, float], Awaitable[Leg]]
     ) -> tuple[Leg, Pick]:
         def tell(pick: Pick, outcome: str) -> None:
-            self._metrics.attempts.labels(*self._upstream_labels(cluster, pick), outcome).inc()
+            self._child(self._metrics.attempts, *self._upstream_labels(cluster, pick), outcome).inc()
 
         return await first_that_works(cluster, bound.name, self._balancer, attempt, tell)
 
@@ -487,7 +495,7 @@ class Server:
         """Carry bytes both ways until both directions have ended, one has failed, or the connection is cut."""
         labels = self._upstream_labels(*route) if route else None
         if labels:
-            self._metrics.upstream_open.labels(*labels).inc()
+            self._child(self._metrics.upstream_open, *labels).inc()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._pump, connection, upstream, client, "down")
@@ -498,9 +506,9 @@ class Server:
             else:
                 abort(upstream.socket)
             if labels:
-                self._metrics.upstream_open.labels(*labels).dec()
-                self._metrics.upstream_sent.labels(*labels).inc(connection.received)
-                self._metrics.upstream_received.labels(*labels).inc(connection.sent)
+                self._child(self._metrics.upstream_open, *labels).dec()
+                self._child(self._metrics.upstream_sent, *labels).inc(connection.received)
+                self._child(self._metrics.upstream_received, *labels).inc(connection.sent)
 
     async def _pump(self, connection: Connection, source: Leg, target: Leg, direction: str) -> None:
         view = self._buffers.plain
@@ -615,31 +623,6 @@ def can_listen(address: Address) -> bool:
     except OSError:
         return False
     return True
-
-
-def clusters_of(spec: Spec) -> Iterable[Cluster]:
-    """Every destination of a listener."""
-    match spec:
-        case InboundListener():
-            return ()
-        case OutboundListener():
-            return (spec.cluster,)
-        case VipListener():
-            return tuple(spec.clusters.values())
-        case SniListener():
-            return tuple(r.cluster if isinstance(r, ExternalRoute) else r for r in spec.routes.values())
-
-
-def permit_now(spec: Spec, sni: bytes) -> Permit | None:
-    """The permit in force for a client that came by ``sni``."""
-    match spec:
-        case InboundListener():
-            return spec.permit
-        case SniListener():
-            route = spec.find(sni)
-            return route.permit if isinstance(route, ExternalRoute) else None
-        case _:
-            return None
 
 
 def recheck(bound: Bound) -> None:

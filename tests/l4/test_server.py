@@ -567,3 +567,19 @@ async def test_a_socket_per_vip_where_something_else_holds_the_port():
             ) as host:
                 assert host.engine.bound_ports.value == {port}
                 assert await talk(port, address="127.77.0.1") == b"web"
+
+
+async def test_own_sockets_leave_the_port_to_others_on_this_host():
+    port = free_port()
+    async with application(says(b"web")) as web:
+        target = service("web", endpoint(web.port))
+        settings = Settings(owns_vips=True, own_sockets=True)
+        one = view(target, mode=None, vips={"web": vip("127.77.0.1", web=port)})
+        other = view(target, mode=None, vips={"web": vip("127.78.0.1", web=port)})
+        async with (
+            running(dataplane("one", gateway="one"), one, settings=settings) as first,
+            running(dataplane("two", gateway="two"), other, settings=settings) as second,
+        ):
+            assert first.engine.bound_ports.value == second.engine.bound_ports.value == {port}
+            assert await talk(port, address="127.77.0.1") == b"web"
+            assert await talk(port, address="127.78.0.1") == b"web"
