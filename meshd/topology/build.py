@@ -338,11 +338,13 @@ class Topology:
             for entry in mesh.entries
         ):
             return False
-        vips = vips_of(mesh.entries, addresses, self._domain, self._vip_port)
+        vips = vips_of(mesh.entries, addresses, self._domain, self._vip_port, mesh.vips)
         mesh.vips_stale = False
         changed = False
         for key in mesh.vips.keys() | vips.keys():
             before, after = mesh.vips.get(key), vips.get(key)
+            if before is after:
+                continue
             if before != after:
                 changed = True
                 mesh.digest.set("vip", key, of_vip(after) if after is not None else None)

@@ -185,9 +185,15 @@ def allocate(book: Book, wanted: Collection[VipKey], pool: Pool, now: datetime) 
 
 
 def vips_of(
-    entries: Sequence[VipEntry], addresses: Mapping[VipKey, IPv4Address], domain: str, vip_port: int
+    entries: Sequence[VipEntry],
+    addresses: Mapping[VipKey, IPv4Address],
+    domain: str,
+    vip_port: int,
+    previous: Mapping[str, Vip] = MappingProxyType({}),
 ) -> dict[str, Vip]:
     """The VIPs of a mesh by service name, and by host for external ones.
+
+    ``previous`` is an earlier result for the same domain and port, of which plain services are taken over as they are.
 
     A service has ``<service>.<domain>`` and, with underscores, the same with dots instead. A name belongs to one VIP:
     a service's own name goes before another's name with dots, and both before a host; of equals the first sorted one.
@@ -201,6 +207,10 @@ def vips_of(
     for entry in entries:
         address = addresses.get(entry.key)
         name = entry.key.name
+        before = previous.get(entry.outbounds[0].service) if _is_plain(entry) else None
+        if before is not None and before.address == address and len(before.ports) == len(before.names) == 1:
+            found[entry.outbounds[0].service] = before
+            continue
         in_domain = name.removesuffix(f".{domain}")
         if entry.key.type is VipType.SERVICE:
             names = [f"{name}.{domain}"]
@@ -217,6 +227,11 @@ def vips_of(
         ports[vip_port] = ports.pop(0) if 0 in ports else ports.get(vip_port, entry.outbounds[0].service)
         found[visible_name(entry)] = Vip(address, MappingProxyType(ports), tuple(sorted(set(names))))
     return found
+
+
+def _is_plain(entry: VipEntry) -> bool:
+    """Whether the address and the service's name say everything about its VIP."""
+    return len(entry.outbounds) == 1 and entry.key.type is VipType.SERVICE and "_" not in entry.key.name
 
 
 def visible_name(entry: VipEntry) -> str:
