@@ -63,10 +63,9 @@ def run(paths: Sequence[Path]) -> int:
     for one in loaded:
         for warning in one.warnings:
             log.warning("%s", warning)
-    from meshd import app  # noqa: PLC0415  # the client commands start without the servers' imports
+    from meshd.app import run as run_roles  # noqa: PLC0415  # client commands start without the servers' imports
 
-    code: int = app.run(loaded)
-    return code
+    return run_roles(loaded)
 
 
 def load(paths: Sequence[Path]) -> tuple[LoadedConfig, ...]:

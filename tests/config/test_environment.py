@@ -74,7 +74,15 @@ SAMPLES = {
     "logging.format": ("json", "json", {}),
     "proxies": (
         "[{resource: {type: ZoneIngress, name: i}}]",
-        [{"engine": "builtin", "file": "", "resource": {"type": "ZoneIngress", "name": "i"}, "dataplanes": None, "vips": False}],
+        [
+            {
+                "engine": "builtin",
+                "file": "",
+                "resource": {"type": "ZoneIngress", "name": "i"},
+                "dataplanes": None,
+                "vips": False,
+            }
+        ],
         {},
     ),
 }
