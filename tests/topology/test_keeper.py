@@ -16,9 +16,11 @@ from meshd.model.registry import Registry
 from meshd.model.resource import Resource, ResourceKey
 from meshd.policies.mesh_traffic_permission import TYPE
 from meshd.store.memory import MemoryStore
+from meshd.store.sqlite import SqliteStore
 from meshd.store.store import Delete, Edit, Put
 from meshd.topology.keeper import Keeper, VipSettings
 from tests.topology.builders import available, dataplane, ingress, mesh
+from tests.topology.test_build import policy
 from tests.topology.views import build_views
 
 REGISTRY = Registry((*KINDS, TYPE))
@@ -320,3 +322,22 @@ async def test_a_conflict_error_of_the_store_is_not_weather_for_vips(store, now)
     store.failures = [ConflictError("bug")]
     with pytest.raises(ConflictError):
         await keeper_of(store, now).run()
+
+
+async def test_a_restart_over_sqlite_changes_nothing(tmp_path, now):
+    path = tmp_path / "zone.db"
+
+    async def run_once(*resources):
+        async with SqliteStore.open(path, REGISTRY, now) as store:
+            await store.write([Put(r) for r in resources])
+            with store.watch() as feed:
+                async with running(store, now) as keeper:
+                    versions = {name: view.version for name, view in keeper.views.value.items()}
+                changed = feed.take_now()
+            stored = [(r.key, r.version) for kind in ("Config", "ZoneIngress") for r in store.list(kind)]
+            return versions, stored, changed
+
+    first = await run_once(mesh(), dataplane("d", "web", "a_b"), ingress("own", ""), policy("p"))
+    assert {key.kind for key in first[2]} == {"Config", "ZoneIngress"}
+    now.time += timedelta(minutes=5)
+    assert await run_once() == (*first[:2], frozenset())
