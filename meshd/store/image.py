@@ -4,6 +4,7 @@ Pure but for the bookkeeping of ``Image`` itself: planning decides everything (e
 versions and times) before anything is written, so a database has only to store the outcome.
 """
 
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ class Image:
         self.revision = revision
         self._by_kind: dict[str, dict[ResourceKey, Resource]] = defaultdict(dict)
         self._owned: dict[ResourceKey, set[ResourceKey]] = defaultdict(set)
-        self._lists: dict[tuple[str, str | None], tuple[Resource, ...]] = {}
+        self._lists: dict[tuple[str, str | None], _Sorted] = {}
         for resource in resources:
             self._set(resource)
             self.revision = max(self.revision, resource.version)
@@ -37,16 +38,12 @@ class Image:
         return of_kind.get(key) if of_kind else None
 
     def list(self, kind: str, mesh: str | None = None) -> tuple[Resource, ...]:
-        """Every resource of a kind (of one mesh if given), sorted by key; remembered until the kind changes."""
+        """Every resource of a kind (of one mesh if given), sorted by key."""
         found = self._lists.get((kind, mesh))
         if found is None:
-            if mesh is None:
-                rows = self._by_kind.get(kind, {}).values()
-                found = tuple(sorted(rows, key=lambda r: r.key))
-            else:
-                found = tuple(r for r in self.list(kind) if r.key.mesh == mesh)
-            self._lists[kind, mesh] = found
-        return found
+            rows = self._by_kind.get(kind, {}).values()
+            found = self._lists[kind, mesh] = _Sorted(r for r in rows if mesh is None or r.key.mesh == mesh)
+        return found.as_tuple()
 
     def owned_by(self, owner: ResourceKey) -> tuple[Resource, ...]:
         """Every resource whose owner is ``owner``, sorted by key."""
@@ -59,9 +56,10 @@ class Image:
             self._forget(key)
             if resource is not None:
                 self._set(resource)
+            for at in ((key.kind, None), (key.kind, key.mesh)):
+                if at in self._lists:
+                    self._lists[at].change(key, resource)
         self.revision = plan.revision
-        kinds = {key.kind for key in plan.changes}
-        self._lists = {at: rows for at, rows in self._lists.items() if at[0] not in kinds}
 
     def _set(self, resource: Resource) -> None:
         self._by_kind[resource.key.kind][resource.key] = resource
@@ -75,6 +73,34 @@ class Image:
             siblings.discard(key)
             if not siblings:
                 del self._owned[old.owner]
+
+
+class _Sorted:
+    """Resources in order of mesh and name; a change costs a search, not a sort."""
+
+    def __init__(self, resources: Iterable[Resource]) -> None:
+        self._rows = sorted(resources, key=_place)
+        self._places = [_place(resource) for resource in self._rows]
+        self._tuple: tuple[Resource, ...] | None = None
+
+    def as_tuple(self) -> tuple[Resource, ...]:
+        """All of them; the same object until something changes."""
+        if self._tuple is None:
+            self._tuple = tuple(self._rows)
+        return self._tuple
+
+    def change(self, key: ResourceKey, resource: Resource | None) -> None:
+        """Put ``resource`` in the place of ``key``, or remove what is there."""
+        place = (key.mesh, key.name)
+        i = bisect_left(self._places, place)
+        is_there = i < len(self._places) and self._places[i] == place
+        self._rows[i : i + is_there] = [] if resource is None else [resource]
+        self._places[i : i + is_there] = [] if resource is None else [place]
+        self._tuple = None
+
+
+def _place(resource: Resource) -> tuple[str, str]:
+    return resource.key.mesh, resource.key.name
 
 
 @dataclass(frozen=True, slots=True)
