@@ -7,27 +7,32 @@ import pytest
 import yaml
 
 from meshd import policies
+from meshd.kinds import KINDS
+from meshd.model.codec import decode_document, encode_document, spec_from_wire, spec_to_wire
+from meshd.model.registry import Registry
 from meshd.policies.mesh_traffic_permission import TYPE, permit_for
-from tests.policies.mtp import mtp, view
+from tests.policies.mtp import view
 from tests.topology.builders import dataplane, inbound
 
+REGISTRY = Registry((*KINDS, TYPE))
 README = Path(policies.__file__).parent / "mesh_traffic_permission" / "README.md"
-EXAMPLES = {d["name"]: d for d in map(yaml.safe_load, re.findall(r"```yaml\n(.*?)```", README.read_text(), re.DOTALL))}
+DOCUMENTS = [yaml.safe_load(text) for text in re.findall(r"```yaml\n(.*?)```", README.read_text(), re.DOTALL)]
+EXAMPLES = {document["name"]: decode_document(document, REGISTRY) for document in DOCUMENTS}
 PAYMENTS = dataplane("dp", inbound("payments", 8080, name="http"), labels={"app": "payments"})
 
 
 def verdict(*names, uris):
-    wanted = view(*(mtp(name, EXAMPLES[name]["spec"]) for name in names))
+    wanted = view(*(EXAMPLES[name] for name in names))
     found = permit_for(wanted, PAYMENTS, PAYMENTS.spec.networking.inbound[0].tags).decide(uris)
     return found.allowed, found.rule, found.shadow_denied
 
 
-@pytest.mark.parametrize("name", sorted(EXAMPLES))
-def test_examples_are_valid(name):
-    document = EXAMPLES[name]
-    assert document.keys() == {"type", "mesh", "name", "spec"}
-    assert document["type"] == TYPE.kind
-    assert TYPE.validate(mtp(name, document["spec"])) == ()
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda d: d["name"])
+def test_examples_are_valid_and_survive_every_form(document):
+    resource = EXAMPLES[document["name"]]
+    assert TYPE.validate(resource) == ()
+    assert encode_document(resource, REGISTRY).items() >= document.items()
+    assert spec_from_wire(TYPE, spec_to_wire(TYPE, resource.spec)) == resource.spec
 
 
 def test_allow_all():
