@@ -66,7 +66,7 @@ class Settings:
     read_source: Callable[[str, DataSource], bytes] = inline_source
     outbound: Timeouts = field(default_factory=Timeouts)
     egress: Timeouts = field(default_factory=lambda: Timeouts(connect_s=0.8, handshake_s=1.0))
-    ingress: Timeouts = field(default_factory=lambda: Timeouts(connect_s=0.4, handshake_s=0.5))
+    ingress: Timeouts = field(default_factory=lambda: Timeouts(connect_s=0.4, handshake_s=0.7))
 
 
 def render(views: Mapping[str, MeshView], proxy: Resource, permit_for: PermitFor, settings: Settings) -> RouteTable:

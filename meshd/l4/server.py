@@ -241,6 +241,7 @@ class Server:
         return self._open
 
     async def _accept(self, bound: Bound, nursery: trio.Nursery) -> None:
+        is_short = False
         with bound.accepting:
             while True:
                 for _ in range(TURNS):
@@ -250,11 +251,14 @@ class Server:
                         break
                     except OSError as error:
                         if error.errno in CAPACITY_ERRNOS:
-                            log.warning("%s: %s: out of capacity: %s", self._proxy, bound.name, error)
+                            if not is_short:
+                                log.warning("%s: %s: out of capacity: %s", self._proxy, bound.name, error)
+                            is_short = True
                             await trio.sleep(CAPACITY_PAUSE_S)
                         elif error.errno == errno.EBADF:
                             return
                         continue
+                    is_short = False
                     full = (
                         len(bound.connections) >= self._limits.listener_connections
                         or self._open >= self._limits.connections
