@@ -181,3 +181,26 @@ def test_building_what_changed_is_building_everything(seed, steps, start_with_me
         [r for k, r in stored.items() if k.kind == "ExternalService" and k.mesh in through_egress],
         "zone-a",
     )
+
+
+def test_the_work_is_that_of_the_services_a_change_names():
+    offer = [available(f"s{i}", 2) for i in range(300)]
+    resources = [mesh(), ingress("b", "zone-b", offer), *(dataplane(f"d{i}", f"s{i}") for i in range(300))]
+    topology = Topology("zone-a", "mesh", 80)
+    for r in resources:
+        topology.apply(r.key, r)
+    book = settle(topology, Book())
+
+    def steps(resource: Resource) -> int:
+        topology.apply(resource.key, resource)
+        return sum(1 for _ in topology.rebuild(book.addresses))
+
+    of_the_mesh = 1
+    assert steps(dataplane("d7", "s7", address="10.9.9.9")) == 1 + of_the_mesh
+    offer[11] = available("s11", 3)
+    assert steps(ingress("b", "zone-b", offer)) == 1 + of_the_mesh
+    assert steps(policy("p")) == of_the_mesh
+    assert steps(mesh(labels={"a": "b"})) == of_the_mesh
+    assert steps(resources[2]) == 1 + of_the_mesh
+    assert steps(resources[2]) == of_the_mesh
+    assert steps(mesh(locality=True)) == 300 + of_the_mesh
