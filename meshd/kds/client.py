@@ -24,6 +24,7 @@ from meshd.kds.keeper import (
     ReceivingStream,
     SendingStream,
     every_key,
+    refresh,
     settled,
 )
 from meshd.kds.metrics import Metrics
@@ -163,13 +164,13 @@ class ZoneKds:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Stay connected until cancelled. Useful at once: a zone works without its global."""
         with self._store.watch(self._outbox.kinds) as feed:
-            self._outbox.update(every_key(self._store, self._outbox.kinds), self._store.get)
+            await refresh(self._outbox, every_key(self._store, self._outbox.kinds), self._store)
             self._note_unsendable()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._link)
                 task_status.started()
                 while True:
-                    changed = self._outbox.update(await settled(feed, self._debounce_s), self._store.get)
+                    changed = await refresh(self._outbox, await settled(feed, self._debounce_s), self._store)
                     self._note_unsendable()
                     if self._sending is not None:
                         for kind, names in changed.items():

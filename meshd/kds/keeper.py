@@ -4,6 +4,7 @@ Each raises when it is over, whatever the end was: a stream that ends cleanly is
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,12 +16,14 @@ from prometheus_client import CollectorRegistry
 from meshd.discovery import Answer, DeltaRequest, Node, Received, Receiver, Resources, Sender, Waiting, wire
 from meshd.discovery.messages import WILDCARD
 from meshd.kds.health import Counts, overdue
-from meshd.kds.merge import Batch, Merged, complaint, open_batch
+from meshd.kds.merge import Batch, Merged, complaint, joined, pieces
 from meshd.kds.metrics import Metrics
+from meshd.kds.outbox import Outbox
 from meshd.kds.quarantine import Direction, Held, Quarantined, Refusal, after_batch, quarantined
 from meshd.model.errors import ConflictError, NotFoundError, PeerError, UnavailableError
 from meshd.model.registry import Registry
 from meshd.model.resource import Resource, ResourceKey
+from meshd.model.resource_type import ResourceType
 from meshd.runtime.latest import Latest
 from meshd.store.store import ChangeFeed, Store
 
@@ -31,6 +34,8 @@ DEBOUNCE_S = 0.02
 OTHER = "other"
 MAX_TYPES = 256
 """Kinds a peer may ask for on one stream, known here or not; Kuma has under 60."""
+PIECE = 16
+"""Resources that are coded before others run: about 20 ms of work at worst."""
 WRITE_ATTEMPTS = 10
 """Others may write the same resources; after so many lost races something else is wrong."""
 
@@ -292,8 +297,8 @@ class ReceivingStream:
     async def _apply(self, received: Received) -> DeltaRequest:
         """Store what was received; the answer to send."""
         keeping, kind = self._keeping, received.type_url
-        batch = open_batch(keeping.control_plane.registry[kind], received)
-        merged = await apply(keeping.control_plane.store, batch, keeping.plan)
+        here = keeping.control_plane
+        batch, merged = await apply(here.store, here.registry[kind], received, keeping.plan)
         keeping.quarantine.after_batch(
             keeping.zone, Direction.RECEIVED, kind, merged.refused, complete=batch.complete, seen=batch.seen
         )
@@ -307,24 +312,41 @@ class ReceivingStream:
         return self._receiver.acknowledge(received)
 
 
-async def apply(store: Store, batch: Batch, plan: Plan) -> Merged:
-    """Write what a batch comes to; what others wrote in between is looked at again.
+async def apply(store: Store, type_: ResourceType, received: Received, plan: Plan) -> tuple[Batch, Merged]:
+    """Write what a response comes to, in one transaction; what others wrote in between is looked at again.
+
+    Others run between pieces of the work. Returns the closing piece, which names every key, and what came of it all.
 
     Raises:
         UnavailableError: the store is away, or the race was lost again and again.
     """
     for _ in range(WRITE_ATTEMPTS):
-        merged = plan(batch, store)
+        parts = []
+        for piece in pieces(type_, received, PIECE):
+            parts.append(plan(piece, store))
+            await trio.lowlevel.checkpoint()
+        merged = joined(parts)
         if not merged.edits:
-            return merged
+            return piece, merged
         try:
             await store.write(merged.edits)
         except (ConflictError, NotFoundError) as error:
-            log.debug("kind=%s: %s; merging again", batch.type_.kind, error)
+            log.debug("kind=%s: %s; merging again", type_.kind, error)
             last = error
         else:
-            return merged
-    raise UnavailableError(f"kind {batch.type_.kind}: lost {WRITE_ATTEMPTS} races for the store, at last: {last}")
+            return piece, merged
+    raise UnavailableError(f"kind {type_.kind}: lost {WRITE_ATTEMPTS} races for the store, at last: {last}")
+
+
+async def refresh(outbox: Outbox, keys: Iterable[ResourceKey], store: Store) -> Mapping[str, set[str]]:
+    """``outbox.update`` in pieces, so that others run in between."""
+    ordered = sorted(keys)
+    changed: dict[str, set[str]] = defaultdict(set)
+    for start in range(0, len(ordered), PIECE):
+        for kind, names in outbox.update(ordered[start : start + PIECE], store.get).items():
+            changed[kind] |= names
+        await trio.lowlevel.checkpoint()
+    return changed
 
 
 async def settled(feed: ChangeFeed, debounce_s: float) -> frozenset[ResourceKey]:

@@ -3,7 +3,7 @@
 Source: Kuma ``pkg/kds/v2/store/sync.go`` (behaviour); reference/kds.md 5.3, 5.7 and 7.2.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -35,19 +35,29 @@ class Stored(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One response with its envelopes opened. ``opaque``: some resource is so broken that not even its key is known."""
+    """One response, or a piece of it, with its envelopes opened.
+
+    ``opaque``: some resource is so broken that not even its key is known. ``named`` are keys of other pieces: they are
+    there, whatever this piece says.
+    """
 
     type_: ResourceType
     complete: bool
     arrived: tuple[Arrived, ...]
     removed: tuple[ResourceKey, ...]
     refused: tuple[Refusal, ...]
-    opaque: bool
+    opaque: bool = False
+    named: frozenset[ResourceKey] = frozenset()
 
     @property
     def seen(self) -> frozenset[ResourceKey]:
         """Every key that it names."""
-        return frozenset((*(a.key for a in self.arrived), *self.removed, *(r.key for r in self.refused)))
+        return self.present.union(self.removed)
+
+    @property
+    def present(self) -> frozenset[ResourceKey]:
+        """Every key that is there at the sender, readable or not."""
+        return self.named.union((a.key for a in self.arrived), (r.key for r in self.refused))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +85,40 @@ def open_batch(type_: ResourceType, received: Received) -> Batch:
     removed = tuple(key_of(type_.kind, name) for name in received.removed)
     return Batch(
         type_, received.complete, tuple(arrived.values()), () if received.complete else removed, tuple(refused), opaque
+    )
+
+
+def pieces(type_: ResourceType, received: Received, size: int) -> Iterator[Batch]:
+    """A response in pieces of ``size`` resources, each an increment, then one with what it removes or says is complete.
+
+    Decoding is the work here; the caller may let others run between two pieces.
+    """
+    named: set[ResourceKey] = set()
+    opaque = False
+    for start in range(0, len(received.resources), size):
+        part = received.resources[start : start + size]
+        piece = open_batch(type_, replace(received, complete=False, resources=part, removed=()))
+        named |= piece.present
+        opaque = opaque or piece.opaque
+        yield piece
+    rest = open_batch(type_, replace(received, resources=()))
+    yield replace(rest, opaque=opaque, named=frozenset(named))
+
+
+def joined(parts: Iterable[Merged]) -> Merged:
+    """What pieces of a response come to, the edits again in the order create, delete, update.
+
+    Of a key that came more than once the last one counts.
+    """
+    merged = tuple(parts)
+    edits = {
+        edit.key if isinstance(edit, Delete) else edit.resource.key: edit for part in merged for edit in part.edits
+    }
+    order = (Create, Delete, Update)
+    return Merged(
+        tuple(edit for kind in order for edit in edits.values() if isinstance(edit, kind)),
+        tuple(refused for part in merged for refused in part.refused),
+        tuple(value for part in merged for value in part.relabelled),
     )
 
 
@@ -150,7 +194,7 @@ def merge(
             creates.append(Create(resource))
         elif not existing.same_content(resource):
             updates.append(Update(resource))
-    kept = {one.key for one in batch.arrived} | {r.key for r in batch.refused}
+    kept = batch.present
     gone: list[Resource] = []
     if not batch.complete:
         found = (stored.get(key) for key in batch.removed if key not in kept)

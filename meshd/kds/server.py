@@ -24,6 +24,7 @@ from meshd.kds.keeper import (
     ReceivingStream,
     SendingStream,
     every_key,
+    refresh,
     settled,
 )
 from meshd.kds.metrics import Metrics
@@ -147,7 +148,7 @@ class GlobalKds:
         """Keep the outbox and the zones' insights until cancelled; then every link ends with UNAVAILABLE."""
         kinds = self._outbox.kinds | {"Zone"}
         with self._store.watch(kinds) as feed:
-            self._outbox.update(every_key(self._store, self._outbox.kinds), self._store.get)
+            await refresh(self._outbox, every_key(self._store, self._outbox.kinds), self._store)
             self._note_unsendable()
             await self._book.close_old()
             self._ready.set()
@@ -156,7 +157,7 @@ class GlobalKds:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._book.keep)
                     while True:
-                        self._spread(await settled(feed, self._debounce_s))
+                        await self._spread(await settled(feed, self._debounce_s))
             finally:
                 self._ready = trio.Event()
                 for link in list(self._links.values()):
@@ -165,9 +166,9 @@ class GlobalKds:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + FLUSH_S):
                     await self._book.flush()
 
-    def _spread(self, dirty: frozenset[ResourceKey]) -> None:
+    async def _spread(self, dirty: frozenset[ResourceKey]) -> None:
         """Tell every link what of these changes concerns it."""
-        changed = {kind: set(names) for kind, names in self._outbox.update(dirty, self._store.get).items()}
+        changed = dict(await refresh(self._outbox, dirty, self._store))
         self._note_unsendable()
         zones = {key.name for key in dirty if key.kind == "Zone"}
         for zone in zones:

@@ -7,7 +7,7 @@ from meshd.discovery.fields import bytes_field, string_field
 from meshd.discovery.wire import any_bytes
 from meshd.kds import crossing
 from meshd.kds.envelope import KUMA_RESOURCE, TYPE_PREFIX, encode
-from meshd.kds.merge import Merged, complaint, on_global, on_zone, open_batch
+from meshd.kds.merge import Merged, complaint, joined, on_global, on_zone, open_batch, pieces
 from meshd.kinds.secret import Secret
 from meshd.model import codec
 from meshd.model.resource import Resource, ResourceKey
@@ -213,3 +213,40 @@ def test_changed_labels_alone_are_an_update() -> None:
     assert isinstance(edit, Update)
     assert edit.resource.version == 1
     assert edit.resource.labels["team"] == "x"
+
+
+# ---------------------------------------------------------------- in pieces
+
+
+def in_pieces(shelf: Shelf, got: Received, size: int) -> Merged:
+    return joined(on_global(piece, shelf, "zone-a") for piece in pieces(REGISTRY[got.type_url], got, size))
+
+
+def test_pieces_come_to_the_same_as_the_whole() -> None:
+    kept, gone = stored_copy(dataplane("d-0")), stored_copy(dataplane("gone"))
+    changed = stored_copy(dataplane("d-1", service="old"))
+    entries = [sent_up(dataplane(f"d-{n}"))[1] for n in range(5)]
+    broken = Entry("gone-not.default", "", b"\xff")
+    for complete in (True, False):
+        got = received("Dataplane", *entries, broken, complete=complete)
+        shelf = Shelf(kept, gone, changed)
+        whole = globally(shelf, got)
+        for size in (1, 2, 100):
+            assert in_pieces(shelf, got, size) == whole
+    assert [type(e).__name__ for e in in_pieces(shelf, received("Dataplane", *entries), 2).edits] == [
+        *["Create"] * 3,
+        "Delete",
+        "Update",
+    ]
+
+
+def test_a_broken_key_in_one_piece_protects_from_deletion_in_the_last() -> None:
+    shelf = Shelf(stored_copy(dataplane("old")))
+    got = received("Dataplane", Entry("", "", b"\xff"), *[sent_up(dataplane(f"d-{n}"))[1] for n in range(3)])
+    assert {type(e).__name__ for e in in_pieces(shelf, got, 1).edits} == {"Create"}
+
+
+def test_of_a_key_that_comes_twice_the_last_counts() -> None:
+    got = received("Dataplane", sent_up(dataplane("d", service="a"))[1], sent_up(dataplane("d", service="b"))[1])
+    [edit] = in_pieces(Shelf(), got, 1).edits
+    assert edit.resource.spec.networking.inbound[0].tags["kuma.io/service"] == "b"
