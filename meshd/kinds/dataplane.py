@@ -83,8 +83,8 @@ class ServiceProbe(Spec):
 class Inbound(Spec):
     """A port of the application that peers may reach through the proxy.
 
-    ``address`` and ``service_address`` empty mean the Dataplane's address and, for the application, loopback or the
-    same address; ``service_port`` 0 means ``port``.
+    ``address`` empty means the Dataplane's, ``service_address`` empty (where the application listens) the inbound's
+    own; ``service_port`` 0 means ``port``.
     """
 
     port: UInt32 = 0

@@ -191,8 +191,9 @@ def _admin(networking: Networking, port: int) -> Iterator[Violation]:
         return
     yield from port_violations("networking.admin.port", port)
     for i, inbound in enumerate(networking.inbound):
-        own = inbound.port == port and overlaps(LOOPBACK, inbound.address or networking.address)
-        application = inbound.application_port == port and overlaps(LOOPBACK, inbound.service_address or str(LOOPBACK))
+        address = inbound.address or networking.address
+        own = inbound.port == port and overlaps(LOOPBACK, address)
+        application = inbound.application_port == port and overlaps(LOOPBACK, inbound.service_address or address)
         if own or application:
             yield Violation("networking.admin.port", f"must differ from the ports of networking.inbound[{i}]")
     for i, outbound in enumerate(networking.outbound):
