@@ -70,6 +70,11 @@ def status(item: Mapping[str, Any]) -> str:
     return "Online" if any("connectTime" in s and "disconnectTime" not in s for s in subscriptions) else "Offline"
 
 
+def zone_proxy_status(item: Mapping[str, Any]) -> str:
+    """As ``status``; unknown without an insight, as of another zone's ingress: insights stay with their zone."""
+    return status(item) if any(item.get(k) for k in INSIGHTS) else ""
+
+
 def zone_status(item: Mapping[str, Any]) -> str:
     """As ``status``, with a zone that was disabled said so."""
     disabled = (item.get("zone") or {}).get("enabled") is False
@@ -108,8 +113,8 @@ EXTRA: Mapping[str, Mapping[str, Any]] = {
     "Mesh": {"MTLS": backend},
     "Zone": {"STATUS": zone_status},
     "Dataplane": {"STATUS": status, "SERVICES": services, "ZONE": zone_of},
-    "ZoneIngress": {"STATUS": status, "ADDRESS": address, "ZONE": zone_of},
-    "ZoneEgress": {"STATUS": status, "ADDRESS": address, "ZONE": zone_of},
+    "ZoneIngress": {"STATUS": zone_proxy_status, "ADDRESS": address, "ZONE": zone_of},
+    "ZoneEgress": {"STATUS": zone_proxy_status, "ADDRESS": address, "ZONE": zone_of},
 }
 OVERVIEWS = ("Zone", "Dataplane", "ZoneIngress", "ZoneEgress")
 """Kinds whose table is made of overviews, which know who is online."""

@@ -26,46 +26,46 @@ class Health(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A Dataplane with what its zone saw of it, if anything."""
+    """A Dataplane with what its zone saw of it, read once: the counts below visit every proxy several times.
 
-    resource: Resource
+    ``services`` are all it offers or is; ``up`` those of them that take traffic. ``zone`` is a tag its zone sets, or
+    the label. ``health``: offline without an open subscription or a ready inbound, degraded if only some are ready.
+    """
+
+    spec: Dataplane
     insight: DataplaneInsight | None
+    services: tuple[str, ...]
+    up: frozenset[str]
+    zone: str
+    health: Health
 
-    @property
-    def spec(self) -> Dataplane:
-        """The Dataplane."""
-        return cast("Dataplane", self.resource.spec)
 
-    @property
-    def zone(self) -> str:
-        """Where it is: a tag its zone sets, or the label."""
-        gateway = self.spec.networking.gateway
-        tagged = [gateway.tags] if gateway else [i.tags for i in self.spec.networking.inbound]
-        found = next((tags[label.ZONE] for tags in tagged if label.ZONE in tags), "")
-        return found or self.resource.labels.get(label.ZONE, "")
-
-    @property
-    def health(self) -> Health:
-        """Offline without an open subscription or a ready inbound, degraded if only some inbounds are ready."""
-        if self.insight is None or not self.insight.is_online:
-            return Health.OFFLINE
-        ready = [i.is_ready for i in self.spec.networking.inbound]
-        if not ready or all(ready):
-            return Health.ONLINE
-        return Health.PARTIALLY_DEGRADED if any(ready) else Health.OFFLINE
-
-    def online_for(self, service: str) -> bool:
-        """Whether any instance of ``service`` here takes traffic."""
-        if self.insight is None or not self.insight.is_online:
-            return False
-        inbounds = [i for i in self.spec.networking.inbound if i.service == service]
-        return any(i.is_ready for i in inbounds) or not inbounds
+def read(dataplane: Resource, insight: DataplaneInsight | None) -> Proxy:
+    """The facts about one Dataplane."""
+    spec = cast("Dataplane", dataplane.spec)
+    gateway, inbounds = spec.networking.gateway, spec.networking.inbound
+    services = spec.services()
+    tagged = [gateway.tags] if gateway else [i.tags for i in inbounds]
+    zone = next((tags[label.ZONE] for tags in tagged if label.ZONE in tags), "")
+    ready = [i.is_ready for i in inbounds]
+    up: frozenset[str] = frozenset()
+    health = Health.OFFLINE
+    if insight is not None and insight.is_online:
+        if gateway is not None or not inbounds:
+            up = frozenset(services)
+        else:
+            up = frozenset(i.service for i, is_ready in zip(inbounds, ready, strict=True) if is_ready)
+        if all(ready):
+            health = Health.ONLINE
+        elif any(ready):
+            health = Health.PARTIALLY_DEGRADED
+    return Proxy(spec, insight, services, up, zone or dataplane.labels.get(label.ZONE, ""), health)
 
 
 def join(dataplanes: Iterable[Resource], insights: Iterable[Resource]) -> tuple[Proxy, ...]:
     """Every Dataplane with its insight, which has the same mesh and name."""
     found = {(i.key.mesh, i.key.name): cast("DataplaneInsight", i.spec) for i in insights}
-    return tuple(Proxy(d, found.get((d.key.mesh, d.key.name))) for d in dataplanes)
+    return tuple(read(d, found.get((d.key.mesh, d.key.name))) for d in dataplanes)
 
 
 @dataclass(slots=True)
@@ -118,7 +118,7 @@ def compute_mesh_insight(
             _add(issued, mtls.issued_backend or "unknown", health)
             for backend in mtls.supported_backends:
                 _add(supported, backend, health)
-    internal = {s for p in proxies for s in p.spec.services()}
+    internal = {s for p in proxies for s in p.services}
     external = {cast("ExternalService", e.spec).service for e in external_services}
     return mesh_insight.MeshInsight(
         dataplanes=everything.stat(),
@@ -144,7 +144,7 @@ def compute_service_insight(
     """Every service of a mesh with how many of its Dataplanes are up, and where. ``domain`` and ``port`` are DNS's."""
     members: dict[str, list[Proxy]] = {}
     for proxy in proxies:
-        for service in proxy.spec.services():
+        for service in proxy.services:
             members.setdefault(service, []).append(proxy)
     services = {name: _service(name, members[name], f"{name}.{domain}:{port}") for name in members}
     for resource in external_services:
@@ -159,7 +159,7 @@ def compute_service_insight(
 
 
 def _service(name: str, proxies: Sequence[Proxy], address_port: str) -> service_insight.Service:
-    online = sum(p.online_for(name) for p in proxies)
+    online = sum(name in p.up for p in proxies)
     backends: dict[str, int] = {}
     for proxy in proxies:
         if proxy.insight is not None and proxy.insight.mtls is not None:
@@ -176,7 +176,7 @@ def _service(name: str, proxies: Sequence[Proxy], address_port: str) -> service_
         issued_backends=dict(sorted(backends.items())),
         service_type=_type(proxies[0]),
         address_port=address_port,
-        zones=tuple(sorted({p.zone for p in proxies if p.zone})),
+        zones=tuple(sorted({p.zone for p in proxies} - {""})),
     )
 
 

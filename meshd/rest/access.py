@@ -8,7 +8,7 @@ any               what no file owns                        a proxy of the config
 standalone zone   everything                               -
 federated zone    Dataplane, zone proxies, Zone, secrets   Mesh, ExternalService, policies: make them on the global
  .. with allowZonePolicies: also policies                  without the label ``kuma.io/origin: zone`` (400)
-federated zone    what the zone made                       what came from the global (400)
+federated zone    what the zone made                       what came from the global or from another zone (400)
 global            everything that zones do not make        Dataplane, ZoneIngress, ZoneEgress, and what a zone sent
 ================  =======================================  ===========================================================
 """
@@ -91,8 +91,12 @@ def check_stored(stored: Resource, role: Role) -> None:
     origin = stored.labels.get(label.ORIGIN)
     if role.is_federated and origin == label.ORIGIN_GLOBAL:
         raise InvalidError(str(stored.key), [origin_violation(label.ORIGIN_ZONE, "it came from the global")])
+    zone = stored.labels.get(label.ZONE, "")
+    if role.zone and zone not in ("", role.zone):
+        # ingresses of other zones, forwarded by the global: they carry origin "zone" here too
+        violation = Violation(at(label.ZONE), f"must be '{role.zone}': it belongs to zone '{zone}'; change it there")
+        raise InvalidError(str(stored.key), [violation])
     if role.is_global and origin == label.ORIGIN_ZONE:
-        zone = stored.labels.get(label.ZONE, "")
         raise InvalidError(
             str(stored.key), [origin_violation(label.ORIGIN_GLOBAL, f"it came from zone '{zone}'; change it there")]
         )

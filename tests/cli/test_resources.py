@@ -61,7 +61,7 @@ def test_get_as_a_table(zone, monkeypatch):
     lines = [" ".join(line.split()[:4]) for line in result.output.splitlines()]
     assert lines == ["MESH NAME STATUS SERVICES", "default api-1 Offline api", "default web-1 Offline web"]
     result = run("get", "zoneingress", "in", plane=zone)
-    assert result.output.splitlines()[1].split()[:3] == ["in", "Offline", "10.0.0.1:10001"]
+    assert result.output.splitlines()[1].split()[:3] == ["in", "-", "10.0.0.1:10001"]
     assert [line.split()[0] for line in run("get", "Mesh", plane=zone).output.splitlines()] == ["NAME", "default"]
 
 

@@ -42,6 +42,8 @@ def test_what_came_from_elsewhere_cannot_be_changed_here():
         check_stored(with_labels({label.ORIGIN: "global"}), PERMISSIVE)
     with pytest.raises(InvalidError, match="it came from zone 'zone-b'; change it there"):
         check_stored(with_labels({label.ORIGIN: "zone", label.ZONE: "zone-b"}), GLOBAL)
+    with pytest.raises(InvalidError, match="it belongs to zone 'zone-b'; change it there"):
+        check_stored(with_labels({label.ORIGIN: "zone", label.ZONE: "zone-b"}), FEDERATED)
     check_stored(with_labels({label.ORIGIN: "zone", label.ZONE: "zone-a"}), PERMISSIVE)
     check_stored(with_labels({label.ORIGIN: "global"}), GLOBAL)
 
