@@ -1,4 +1,4 @@
-"""Runs the variants in turns and prints medians. ``python -m tests.bench.loop --rounds 3 --seconds 5``."""
+"""Runs the variants in turns and prints medians."""
 
 import argparse
 import json
@@ -39,12 +39,14 @@ def measure(
     try:
         assert subject.stdout is not None
         ports = json.loads(subject.stdout.readline())
-        opened = tell(tcp, f"{ports['engine']} {options.connections} 0")
+        opened = tell(tcp, f"{ports['engine']} {options.connections} 0 {subject.pid}")
         assert opened["open"] == options.connections, opened
         for phase in ("idle", "busy"):
             before = tell(subject, phase)
-            dns = start("dns_load", str(ports["dns"]), str(options.rate), str(options.seconds), str(SERVICES))
-            engine = tell(tcp, f"{ports['engine']} {options.connections} {options.seconds}")
+            dns = start(
+                "dns_load", str(ports["dns"]), str(options.rate), str(options.seconds), str(SERVICES), str(subject.pid)
+            )
+            engine = tell(tcp, f"{ports['engine']} {options.connections} {options.seconds} {subject.pid}")
             assert dns.stdout is not None
             answered = json.loads(dns.stdout.readline())
             dns.wait()
@@ -55,7 +57,7 @@ def measure(
             rows.append(
                 {"variant": name, "phase": phase, "dns": answered, "engine": engine, "cpu": cpu, "changes": changes}
             )
-            print(json.dumps(rows[-1]), file=sys.stderr)
+            print(f"{name}, {phase}: done", file=sys.stderr)
         tell(subject, "stop")
     finally:
         subject.terminate()
@@ -85,22 +87,24 @@ def main() -> None:
         tcp.terminate()
         tcp.wait()
     print(f"{options.rounds} rounds of {options.seconds:g} s; load average {os.getloadavg()[0]:.1f} at the end")
-    print("| variant | control plane | dns p50 | dns p99 | dns lost % | engine p50 | engine p99 | cpu | changes/s |")
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    print("median (worst) over the rounds; work: on the CPU clock of the process; wall: on the wall's")
+    heads = [f"{load} {q} {clock}" for load in ("dns", "engine") for clock in ("work", "wall") for q in ("p50", "p99")]
+    print("| variant | control plane | " + " | ".join(heads) + " | cpu | changes/s |")
+    print("| --- " * (len(heads) + 4) + "|")
     for name in options.variants:
         for phase in ("idle", "busy"):
             mine = [r for r in rows if (r["variant"], r["phase"]) == (name, phase)]
-            figures = [
-                statistics.median(r[a][b] for r in mine)
-                for a, b in (("dns", "p50_ms"), ("dns", "p99_ms"), ("engine", "p50_ms"), ("engine", "p99_ms"))
-            ]
-            lost = statistics.median(100 * r["dns"]["lost"] / r["dns"]["sent"] for r in mine)
-            cpu = statistics.median(r["cpu"] for r in mine)
-            changes = statistics.median(r["changes"] for r in mine)
-            print(
-                f"| {name} | {phase} | {figures[0]:.2f} ms | {figures[1]:.2f} ms | {lost:.1f} | {figures[2]:.2f} ms "
-                f"| {figures[3]:.2f} ms | {cpu:.2f} | {changes:.0f} |"
-            )
+            cells = [name, phase]
+            for load in ("dns", "engine"):
+                for key in ("cpu_p50", "cpu_p99", "wall_p50", "wall_p99"):
+                    values = [r[load][key] for r in mine]
+                    cells.append(f"{statistics.median(values):.2f} ({max(values):.2f})")
+            cells += [f"{statistics.median(r[key] for r in mine):.2f}" for key in ("cpu", "changes")]
+            print("| " + " | ".join(cells) + " |")
+            wrong = sum(r["dns"]["wrong"] + r["engine"]["failed"] for r in mine)
+            lost = sum(r["dns"]["lost"] for r in mine)
+            if wrong or lost:
+                print(f"{name}, {phase}: {wrong} wrong or failed, {lost} dns answers lost", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The process under test: a zone's store and topology keeper, the resolver, and two engines that speak mTLS.
 
-Prints one line of JSON with its ports; then takes ``idle``, ``busy`` and ``stop`` on stdin and answers each with what it
-has used so far. Busy: each of 1,000 services changes once a second, is encoded for KDS and flows through the keeper
+Prints one line of JSON with its ports; then takes ``idle``, ``busy`` and ``stop`` on stdin and answers each with what
+it has used so far. Busy: each of 1,000 services changes once a second, is encoded for KDS and flows through the keeper
 to resolver and engines.
 """
 
@@ -83,7 +83,7 @@ class Steps(trio.abc.Instrument):
         self.longest_ms: dict[str, float] = {}
         self._began = 0.0
 
-    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+    def before_task_step(self, _: trio.lowlevel.Task) -> None:
         self._began = time.thread_time()
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:

@@ -1,7 +1,7 @@
 """The echo application, and connections through the engine that each ask now and then.
 
-Prints the application's port, takes lines ``<engine port> <connections> <seconds>`` on stdin, and answers each with
-JSON. The connections stay open from line to line while the engine's port is the same.
+Prints the application's port, takes lines ``<engine port> <connections> <seconds> <pid of the subject>`` on stdin, and
+answers each with JSON. The connections stay open from line to line while the engine's port is the same.
 """
 
 import json
@@ -9,6 +9,8 @@ import random
 import sys
 
 import trio
+
+from tests.bench.loop.samples import Samples
 
 PERIOD_S = 2.5
 """Each connection asks once in this time, at a moment of its own."""
@@ -23,9 +25,24 @@ async def echo(stream: trio.SocketStream) -> None:
         pass
 
 
+async def answered(stream: trio.SocketStream) -> bool:
+    """Whether one request came back whole."""
+    try:
+        await stream.send_all(REQUEST)
+        received = 0
+        while received < len(REQUEST):
+            part = await stream.receive_some(4096)
+            if not part:
+                return False
+            received += len(part)
+    except trio.BrokenResourceError:
+        return False
+    return True
+
+
 class Clients:
     def __init__(self) -> None:
-        self.late: list[float] = []
+        self.samples: Samples | None = None
         self.failed = 0
         self.open = 0
 
@@ -35,19 +52,13 @@ class Clients:
             await trio.sleep(phase_s)
             due = trio.current_time()
             while True:
-                began = trio.current_time()
-                try:
-                    await stream.send_all(REQUEST)
-                    received = 0
-                    while received < len(REQUEST):
-                        part = await stream.receive_some(4096)
-                        if not part:
-                            raise trio.BrokenResourceError("ended")
-                        received += len(part)
-                except trio.BrokenResourceError:
+                samples = self.samples
+                began = samples.begin() if samples else None
+                if not await answered(stream):
                     self.failed += 1
                     return
-                self.late.append(trio.current_time() - began)
+                if samples and began:
+                    samples.end(began)
                 due += PERIOD_S
                 await trio.sleep_until(due)
 
@@ -74,26 +85,21 @@ async def main() -> None:
                     task_status.started(scope)
 
         while line := (await stdin.receive_some(256)).decode():
-            port, count, seconds = line.split()
+            port, count, seconds, subject = line.split()
             if int(port) != current:
                 if scope is not None:
                     scope.cancel()
                 current, clients = int(port), Clients()
                 scope = await nursery.start(all_clients, current, int(count), clients)
                 await trio.sleep(PERIOD_S)
-            if float(seconds):
-                clients.late.clear()
-                clients.failed = 0
-                await trio.sleep(float(seconds))
-            late = sorted(clients.late) or [float("nan")]
-            result = {
-                "open": clients.open,
-                "requests": len(clients.late),
-                "failed": clients.failed,
-                "p50_ms": late[len(late) // 2] * 1e3,
-                "p99_ms": late[len(late) * 99 // 100] * 1e3,
-                "max_ms": late[-1] * 1e3,
-            }
+            clients.samples = samples = Samples(int(subject))
+            clients.failed = 0
+            with trio.move_on_after(float(seconds)):
+                while True:
+                    await trio.sleep(0.001)
+                    samples.tick()
+            clients.samples = None  # the subject may be gone before the next line
+            result = {"open": clients.open, "failed": clients.failed, **samples.summary()}
             print(json.dumps(result), flush=True)
         nursery.cancel_scope.cancel()
 
