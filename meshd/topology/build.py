@@ -6,11 +6,10 @@ which is one service.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address
 from types import MappingProxyType
-from typing import Generic, TypeVar, cast
+from typing import cast
 
 from meshd.kinds.external_service import ExternalService
 from meshd.kinds.mesh import Mesh, MeshServicesMode
@@ -20,73 +19,13 @@ from meshd.model import labels as label
 from meshd.model.resource import Resource, ResourceKey
 from meshd.topology.digest import Digest, of_resource, of_service, of_vip
 from meshd.topology.endpoints import Gate, Surroundings, build
-from meshd.topology.services import MeshIndex, Offer, TagSet, offered, offers_of, tag_set, tag_sets
-from meshd.topology.view import MeshView, ServiceView, Vip
+from meshd.topology.services import Offer, offered, offers_of, tag_set, tag_sets
+from meshd.topology.state import Counts, MeshState
+from meshd.topology.view import MeshView, ServiceView
 from meshd.topology.vips import VipEntry, VipKey, entries_of, vips_of, visible_name
 
 KINDS = ("Mesh", "Dataplane", "ZoneIngress", "ZoneEgress", "ExternalService")
 """The kinds that ``apply`` takes, besides the policies."""
-T = TypeVar("T")
-
-
-_Counts = dict[str, tuple[TagSet, int]]
-"""How many healthy instances have a tag set, by its text."""
-
-
-class _Section(Generic[T]):
-    """Values by name, and the sorted mapping that views share until one changes."""
-
-    __slots__ = ("_published", "_unsorted", "items")
-
-    def __init__(self) -> None:
-        self.items: dict[str, T] = {}
-        self._unsorted = False
-        self._published: Mapping[str, T] | None = None
-
-    def set(self, name: str, value: T | None) -> T | None:
-        """Replace or, with None, remove a value; returns the one before."""
-        before = self.items.get(name)
-        self._published = None
-        if value is None:
-            self.items.pop(name, None)
-        else:
-            self._unsorted = self._unsorted or before is None
-            self.items[name] = value
-        return before
-
-    def published(self, key: Callable[[T], str]) -> Mapping[str, T]:
-        """The values by ``key``, in order of name; the same object until ``set``."""
-        if self._published is None:
-            if self._unsorted:
-                self.items = dict(sorted(self.items.items()))
-                self._unsorted = False
-            self._published = MappingProxyType({key(value): value for value in self.items.values()})
-        return self._published
-
-
-@dataclass(slots=True)
-class _MeshState:
-    """One mesh: what is known, what was built of it, and what has to be built again."""
-
-    index: MeshIndex = field(default_factory=MeshIndex)
-    resource: Resource | None = None
-    dataplanes: "_Section[Resource]" = field(default_factory=_Section)
-    policies: dict[str, dict[str, Resource]] = field(default_factory=dict)
-    instances: "_Counts" = field(default_factory=dict)
-    services: "_Section[ServiceView]" = field(default_factory=_Section)
-    egress: "_Section[ServiceView]" = field(default_factory=_Section)
-    ingress: "_Section[ServiceView]" = field(default_factory=_Section)
-    vips: Mapping[str, Vip] = field(default_factory=lambda: MappingProxyType({}))
-    reasons: dict[str, str] = field(default_factory=dict)
-    spelled: dict[str, str] = field(default_factory=dict)
-    entries: tuple[VipEntry, ...] = ()
-    digest: Digest = field(default_factory=Digest)
-    touched: set[str] = field(default_factory=set)
-    names_touched: bool = True
-    vips_stale: bool = True
-    changed: bool = True
-    """Something besides services has changed (the Mesh, its Dataplanes, its policies)."""
-    view: MeshView | None = None
 
 
 class Topology:
@@ -96,7 +35,7 @@ class Topology:
         self._zone = zone
         self._domain = domain
         self._vip_port = vip_port
-        self._meshes: dict[str, _MeshState] = {}
+        self._meshes: dict[str, MeshState] = {}
         self._ingresses: dict[str, tuple[Gate, frozenset[Offer]]] = {}
         self._local_ingresses: dict[str, Resource] = {}
         self._egresses: dict[str, Gate] = {}
@@ -187,7 +126,7 @@ class Topology:
         """The ZoneIngresses of this zone, as last applied."""
         return tuple(resource for _, resource in sorted(self._local_ingresses.items()))
 
-    def _reuse(self, mesh: str, counts: "_Counts", *, external: bool) -> Iterator[AvailableService]:
+    def _reuse(self, mesh: str, counts: Counts, *, external: bool) -> Iterator[AvailableService]:
         # Making a thousand specs for one that changed would cost more than everything else here.
         for text in sorted(counts):
             tags, count = counts[text]
@@ -198,14 +137,14 @@ class Topology:
                 self._offered[key] = service
             yield service
 
-    def _mesh(self, name: str) -> _MeshState:
-        return self._meshes.setdefault(name, _MeshState())
+    def _mesh(self, name: str) -> MeshState:
+        return self._meshes.setdefault(name, MeshState())
 
-    def _emptied(self, mesh: _MeshState) -> _MeshState:
+    def _emptied(self, mesh: MeshState) -> MeshState:
         """The state of a mesh without its Mesh resource: what is known stays, nothing is built."""
         if mesh.view is None and not mesh.services.items:
             return mesh
-        return _MeshState(
+        return MeshState(
             index=mesh.index,
             dataplanes=mesh.dataplanes,
             policies=mesh.policies,
@@ -214,7 +153,7 @@ class Topology:
             digest=self._digest_of(mesh),
         )
 
-    def _digest_of(self, mesh: _MeshState) -> Digest:
+    def _digest_of(self, mesh: MeshState) -> Digest:
         fresh = Digest()
         for name, resource in mesh.dataplanes.items.items():
             fresh.set("dataplane", name, of_resource(resource))
@@ -233,7 +172,7 @@ class Topology:
             mesh.touched |= mesh.index.services()
             self._offer = None
 
-    def _apply_dataplane(self, mesh: _MeshState, name: str, resource: Resource | None) -> None:
+    def _apply_dataplane(self, mesh: MeshState, name: str, resource: Resource | None) -> None:
         before = mesh.dataplanes.set(name, resource)
         old, new = (tag_sets(r) if r is not None else () for r in (before, resource))
         if old != new:
@@ -248,7 +187,7 @@ class Topology:
         mesh.touched |= mesh.index.set_dataplane(name, resource)
         mesh.changed = True
 
-    def _apply_policy(self, mesh: _MeshState, key: ResourceKey, resource: Resource | None) -> None:
+    def _apply_policy(self, mesh: MeshState, key: ResourceKey, resource: Resource | None) -> None:
         of_kind = mesh.policies.setdefault(key.kind, {})
         of_kind.pop(key.name, None)
         if resource is not None:
@@ -294,7 +233,7 @@ class Topology:
                 mesh.touched |= mesh.index.elsewhere()
                 mesh.changed = True
 
-    def _surroundings(self, mesh: _MeshState) -> Surroundings:
+    def _surroundings(self, mesh: MeshState) -> Surroundings:
         spec = cast("Mesh", cast("Resource", mesh.resource).spec)
         return Surroundings(
             zone=self._zone,
@@ -305,7 +244,7 @@ class Topology:
             egresses=tuple(sorted(set(self._egresses.values()), key=lambda g: (g.address, g.port))),
         )
 
-    def _spell(self, mesh: _MeshState) -> None:
+    def _spell(self, mesh: MeshState) -> None:
         """Note under which names the touched services are known now."""
         for service in mesh.touched:
             name = mesh.index.spelling(service)
@@ -315,7 +254,7 @@ class Topology:
                 if name:
                     mesh.spelled[service] = name
 
-    def _build_service(self, mesh: _MeshState, service: str, around: Surroundings) -> None:
+    def _build_service(self, mesh: MeshState, service: str, around: Surroundings) -> None:
         found = mesh.index.parts(service)
         built = build(found[0], around) if found is not None else None
         mesh.reasons.pop(service, None)
@@ -331,7 +270,7 @@ class Topology:
             views.set(service, view)
             mesh.digest.set(section, service, of_service(view) if view is not None else None)
 
-    def _build_vips(self, mesh: _MeshState, addresses: Mapping[VipKey, IPv4Address]) -> bool:
+    def _build_vips(self, mesh: MeshState, addresses: Mapping[VipKey, IPv4Address]) -> bool:
         """Bring the VIPs up to date; whether any changed."""
         if not mesh.vips_stale and all(
             (vip := mesh.vips.get(visible_name(entry))) is not None and vip.address == addresses.get(entry.key)
@@ -354,7 +293,7 @@ class Topology:
             mesh.vips = MappingProxyType(dict(sorted(vips.items())))
         return changed
 
-    def _build_view(self, name: str, mesh: _MeshState, around: Surroundings) -> None:
+    def _build_view(self, name: str, mesh: MeshState, around: Surroundings) -> None:
         reasons = tuple(sorted({*mesh.reasons.values(), *self._gate_reasons(mesh, around)}))
         mesh.digest.set("reasons", "", repr(reasons))
         version = mesh.digest.value
@@ -380,7 +319,7 @@ class Topology:
             reasons=reasons,
         )
 
-    def _gate_reasons(self, mesh: _MeshState, around: Surroundings) -> Iterator[str]:
+    def _gate_reasons(self, mesh: MeshState, around: Surroundings) -> Iterator[str]:
         offering = [n for n in sorted(around.ingresses) if mesh.index.of_ingress(n)]
         for name in offering:
             gate = around.ingresses[name]

@@ -201,6 +201,6 @@ def test_the_work_is_that_of_the_services_a_change_names():
     assert steps(ingress("b", "zone-b", offer)) == 1 + of_the_mesh
     assert steps(policy("p")) == of_the_mesh
     assert steps(mesh(labels={"a": "b"})) == of_the_mesh
-    assert steps(resources[2]) == 1 + of_the_mesh
-    assert steps(resources[2]) == of_the_mesh
+    assert steps(resources[9]) == 1 + of_the_mesh
+    assert steps(resources[9]) == of_the_mesh
     assert steps(mesh(locality=True)) == 300 + of_the_mesh
