@@ -1,9 +1,9 @@
 """Protobuf bytes of a spec and back, driven by the field numbers of a generated message class.
 
 The generated classes (``meshd.proto``) are the schema; the bytes are read and written here, because the library's own
-reader takes truncated input for whole and is ten times slower. Writing is deterministic: fields by number, map entries
-by key, defaults left out. Reading is lenient as protobuf is: unknown fields are skipped, unknown enum numbers read as
-the default, the last of several values wins, messages are merged; but malformed bytes are a ValueError.
+reader takes truncated input for whole and needs twice the time (ADR 005). Writing is deterministic: fields by number,
+map entries by key, defaults left out. Reading is lenient as protobuf is: unknown fields are skipped, unknown enum
+numbers read as the default, the last of several values wins, messages are merged; but malformed bytes are a ValueError.
 
 Spec and message correspond by field name, without regard to case and underscores.
 """
