@@ -1,0 +1,109 @@
+"""The streams' own rules, apart from either role."""
+
+import pytest
+import trio
+from prometheus_client import CollectorRegistry
+
+from meshd.discovery import Waiting
+from meshd.kds.keeper import Quarantine, apply, refresh, settled, watch_overdue
+from meshd.kds.merge import on_zone
+from meshd.kds.metrics import Metrics
+from meshd.kds.outbox import Outbox
+from meshd.kds.quarantine import Direction, Refusal
+from meshd.model import codec
+from meshd.model.errors import ConflictError, UnavailableError
+from meshd.model.resource import ResourceKey
+from meshd.store.memory import MemoryStore
+from meshd.store.store import Put
+from tests.kds.lab import REGISTRY, mesh, now
+from tests.kds.test_merge import received, sent_down
+
+KEY = ResourceKey("Mesh", "", "m")
+
+
+async def test_a_quarantine_logs_transitions_and_counts(caplog) -> None:
+    registry = CollectorRegistry()
+    quarantine = Quarantine(Metrics(registry, "global"))
+    for _ in range(3):
+        quarantine.after_batch("z", Direction.RECEIVED, "Mesh", [Refusal(KEY, "bad")], complete=True)
+    assert len(caplog.records) == 1
+    assert registry.get_sample_value("meshd_kds_global_quarantined", {"direction": "received"}) == 1
+    quarantine.forget("z")
+    assert registry.get_sample_value("meshd_kds_global_quarantined", {"direction": "received"}) == 0
+    assert quarantine.items.value == ()
+
+
+async def test_replacing_what_cannot_be_sent_drops_what_can_again() -> None:
+    quarantine = Quarantine(Metrics(CollectorRegistry(), "zone"))
+    other = ResourceKey("Secret", "", "s")
+    quarantine.replace("", Direction.SENT, {KEY: "x", other: "y"})
+    quarantine.replace("", Direction.SENT, {other: "y"})
+    assert [q.name for q in quarantine.items.value] == ["s"]
+
+
+async def test_a_lost_race_is_merged_again() -> None:
+    class Racing(MemoryStore):
+        lost = 0
+
+        async def write(self, edits):
+            if self.lost < 3:
+                self.lost += 1
+                raise ConflictError("somebody was faster")
+            return await super().write(edits)
+
+    store = Racing(now)
+    await apply(store, REGISTRY["Mesh"], received("Mesh", sent_down(mesh())[1]), on_zone)
+    assert [r.key.name for r in store.list("Mesh")] == ["default"]
+
+
+async def test_a_race_that_is_always_lost_is_weather() -> None:
+    class Hopeless(MemoryStore):
+        async def write(self, edits):
+            raise ConflictError(f"somebody was faster than these {len(edits)}")
+
+    with pytest.raises(UnavailableError, match="somebody was faster"):
+        await apply(Hopeless(now), REGISTRY["Mesh"], received("Mesh", sent_down(mesh())[1]), on_zone)
+
+
+async def test_a_burst_is_one_change(autojump_clock) -> None:
+    store = MemoryStore(now)
+    with store.watch() as feed:
+        for number in range(3):
+            await store.write([Put(codec.decode_document(mesh(f"m-{number}"), REGISTRY))])
+        began = trio.current_time()
+        assert {key.name for key in await settled(feed, 0.02)} == {"m-0", "m-1", "m-2"}
+        assert trio.current_time() - began <= 0.021
+
+
+async def test_refreshing_in_pieces_names_every_change() -> None:
+    store = MemoryStore(now)
+    made = [codec.decode_document(mesh(f"m-{number}"), REGISTRY) for number in range(50)]
+    await store.write([Put(r) for r in made])
+    outbox = Outbox(REGISTRY, ["Mesh"], lambda _, resource: resource)
+    changed = await refresh(outbox, [r.key for r in made], store)
+    assert len(changed["Mesh"]) == 50
+
+
+async def test_only_what_waits_too_long_is_overdue(autojump_clock) -> None:
+    waiting: dict[str, Waiting] = {}
+    news = trio.Event()
+    ended = []
+
+    async def watch() -> None:
+        try:
+            await watch_overdue(lambda: waiting, lambda: news, 10)
+        except UnavailableError as error:
+            ended.append((trio.current_time(), str(error)))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        await trio.sleep(100)
+        began = trio.current_time()
+        waiting["Mesh"] = Waiting("1", began)
+        news.set()
+        await trio.sleep(5)
+        waiting["Mesh"] = Waiting("2", began + 5)
+        await trio.sleep(20)
+    [(at, reason)] = ended
+    assert at - began == 15
+    assert reason == "Mesh: a response was not acknowledged within 10 s"
