@@ -107,6 +107,7 @@ async def test_reset_of_the_application_reaches_the_client_as_a_reset():
             await stream.receive_some()
 
 
+@pytest.mark.slow
 async def test_a_reader_that_stops_holds_back_the_writer_and_nobody_else():
     async with back_to_back() as pair, await trio.open_tcp_stream(LOCAL, pair.port) as stuck:
         sent = 0
@@ -247,6 +248,7 @@ async def two_behind(handler, times, *, reach=Reach.INSTANCE):
             return answers, outcomes, trio.current_time() - began
 
 
+@pytest.mark.slow
 async def test_silence_after_the_client_hello_moves_on_after_the_handshake_timeout_once():
     answers, outcomes, took = await two_behind(silent, 6)
     assert answers == {b"ok": 6}
@@ -277,6 +279,7 @@ async def test_refused_moves_on_at_once_and_all_dead_closes_the_client():
             assert out.count("connections_total", outcome="unavailable") == 1
 
 
+@pytest.mark.slow
 async def test_local_first_remote_while_it_is_gone_and_back_when_it_returns():
     port = free_port()
     local_port = free_port()
@@ -295,6 +298,7 @@ async def test_local_first_remote_while_it_is_gone_and_back_when_it_returns():
                 assert await tally(port, 5) == {b"local": 5}
 
 
+@pytest.mark.slow
 async def test_no_connection_is_lost_when_the_local_application_dies():
     port, local_port, remote_port = (free_port() for _ in range(3))
     target = service("web", endpoint(local_port), endpoint(remote_port, priority=1))
@@ -316,6 +320,7 @@ async def test_no_connection_is_lost_when_the_local_application_dies():
             assert await tally(port, 5) == {b"local": 5}
 
 
+@pytest.mark.slow
 async def test_shares_over_real_connections_are_the_weights():
     port = free_port()
     async with application(says(b"1")) as a, application(says(b"2")) as b, application(says(b"3")) as c:
@@ -324,6 +329,7 @@ async def test_shares_over_real_connections_are_the_weights():
             assert await tally(port, 300) == {b"1": 50, b"2": 100, b"3": 150}
 
 
+@pytest.mark.slow
 async def test_dead_application_makes_the_inbound_refuse_before_the_handshake_until_it_is_back():
     async with back_to_back(says(b"ok")) as pair:
         assert await talk(pair.port) == b"ok"
@@ -369,6 +375,7 @@ async def test_outbound_egress_ingress_inbound():
             assert hop.count("received_bytes_total") > len(data)
 
 
+@pytest.mark.slow
 async def test_ingress_takes_a_hello_in_single_bytes_and_any_case_and_moves_on_from_dead_instances():
     ingress_port, good = free_port(), free_port()
     async with application(says(b"ok")) as app, application(silent) as stuck, application(hang_up) as gone:
@@ -449,6 +456,7 @@ async def test_connection_limit_refuses_and_recovers():
         assert await talk(pair.inbound_port, b"x") == b"x"
 
 
+@pytest.mark.slow
 async def test_idle_connections_are_cut():
     async with back_to_back(limits=Limits(idle_s=0.2, drain_s=0.1), mode=None) as pair:
         async with await trio.open_tcp_stream(LOCAL, pair.inbound_port) as stream:
@@ -460,6 +468,7 @@ async def test_idle_connections_are_cut():
 # ---- live changes
 
 
+@pytest.mark.slow
 async def test_listeners_come_and_go_with_the_resource_and_connections_drain():
     first, second = free_port(), free_port()
     async with application(echo) as app:
@@ -509,6 +518,7 @@ async def test_stopping_engine_lets_connections_finish():
             await stream.aclose()
 
 
+@pytest.mark.slow
 async def test_port_in_use_at_the_start_names_the_resource_and_later_is_retried():
     with socket.socket() as holder:
         holder.bind((LOCAL, 0))
