@@ -30,7 +30,7 @@ from meshd.kds.keeper import (
 from meshd.kds.metrics import Metrics
 from meshd.kds.outbox import Outbox
 from meshd.kds.quarantine import Direction, Refusal
-from meshd.kds.service import FLUSH_S, Link, ZoneBook
+from meshd.kds.service import ENDED, FLUSH_S, Link, ZoneBook
 from meshd.kinds.zone import Zone
 from meshd.kinds.zone_insight import KdsSubscription, Version
 from meshd.model.errors import ConflictError, DeniedError, UnavailableError
@@ -220,7 +220,7 @@ class GlobalKds:
         link.sending = sending
         self._book.arrived(link)
         try:
-            await link.within(lambda: self._both(sending.run, lambda: self._ping(link)))
+            await link.within(stream, lambda: self._both(sending.run, lambda: self._ping(link)))
         finally:
             self._leave(link)
 
@@ -257,7 +257,7 @@ class GlobalKds:
             limit_s=self._unacknowledged_s,
             on_progress=lambda _: None,
         )
-        await link.within(receiving.run)
+        await link.within(stream, receiving.run)
 
     def _node(self, zone: str) -> Node:
         """Who asks a zone: its own name as id, as Kuma's zones want it (T14)."""
@@ -286,7 +286,7 @@ class GlobalKds:
         """Hold the call open: we never ask anything on it, and its end would make the zone reconnect."""
         caller, _ = await self._authenticate(stream)
         link = await self._link_of(stream, caller)
-        await link.within(trio.sleep_forever)
+        await link.within(stream, trio.sleep_forever, vital=False)
 
     # ------------------------------------------------------------------ admission
 
@@ -412,7 +412,7 @@ class GlobalKds:
 
     def _leave(self, link: Link) -> None:
         """Take a link that has ended off the list."""
-        link.end("the connection ended")
+        link.end(ENDED)
         if self._links.get(link.zone.name) is link:
             del self._links[link.zone.name]
             self._book.left(link)

@@ -13,13 +13,14 @@ from meshd.kds.metrics import Metrics
 from meshd.kinds.zone_insight import KdsSubscription, ZoneInsight
 from meshd.model.errors import MeshdError, NotFoundError, UnavailableError
 from meshd.model.resource import Resource, ResourceKey
-from meshd.rpc import Connection, RpcError, Status
+from meshd.rpc import Connection, RpcError, ServerStream, Status
 from meshd.runtime.latest import Latest
 from meshd.runtime.supervisor import leaves
 from meshd.store.store import Put
 
 log = logging.getLogger(__name__)
 
+ENDED = "the connection ended"
 FLUSH_S = 1.0
 """Counts in a ZoneInsight are at most so old; who is online is written at once."""
 
@@ -48,8 +49,8 @@ class Link:
         for scope in self.scopes:
             scope.cancel()
 
-    async def within(self, work: Callable[[], Awaitable[None]]) -> None:
-        """Run a call's work as a part of the link: whatever ends it ends the link, and the link's end ends it.
+    async def within(self, stream: ServerStream, work: Callable[[], Awaitable[None]], *, vital: bool = True) -> None:
+        """Run a call's work as a part of the link: the link's end ends it, and if it is vital, its end ends the link.
 
         Always raises: an ``RpcError`` UNAVAILABLE when the link ended for another reason than this call.
         """
@@ -61,21 +62,23 @@ class Link:
                 await work()
         except Exception as error:
             known = first_known(error)
+            if vital:
+                self.end(str(known) if known is not None else "a bug in the global; its log says more")
             if known is None:
-                self.end("a bug in the global; its log says more")
                 raise
-            self.end(str(known))
             raise known from None
         except BaseExceptionGroup as group:
             # The call was cancelled from outside while something failed in it; only the cancel may go on.
             cancelled, rest = group.split(trio.Cancelled)
             known = first_known(rest) if rest is not None else None
-            self.end(str(known) if known is not None else "the connection ended")
+            if vital:
+                self.end(str(known or stream.failure or ENDED))
             if cancelled is None or (rest is not None and known is None):
                 raise
             raise cancelled from None
         except BaseException:
-            self.end("the connection ended")
+            if vital:
+                self.end(str(stream.failure or ENDED))
             raise
         finally:
             self.scopes.discard(scope)

@@ -3,9 +3,15 @@
 import random
 import ssl
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 
 import pytest
 import trio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from prometheus_client import CollectorRegistry
 from trio.testing import memory_stream_pair
 
@@ -267,3 +273,66 @@ def test_a_ca_file_that_is_none_is_an_error(tmp_path) -> None:
 )
 def test_intervals_of_health_checks(answer: bytes, seconds: float) -> None:
     assert interval_s(answer) == seconds
+
+
+def certificate(tmp_path, name: str) -> tuple[str, str]:
+    """Files of a certificate for 127.0.0.1 that signs itself, and of its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    begin = datetime.now(UTC) - timedelta(hours=1)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(begin)
+        .not_valid_after(begin + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    cert_file, key_file = tmp_path / f"{name}.pem", tmp_path / f"{name}.key"
+    cert_file.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    pem = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    key_file.write_bytes(key.private_bytes(*pem))
+    return str(cert_file), str(key_file)
+
+
+@pytest.mark.e2e
+async def test_a_global_with_a_certificate_of_another_ca_never_sees_the_token(tmp_path) -> None:
+    (real, key), (other, _) = certificate(tmp_path, "real"), certificate(tmp_path, "other")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(real, key)
+    script = Scripted()
+    handlers = {
+        GLOBAL_TO_ZONE: script.global_to_zone,
+        ZONE_TO_GLOBAL: script.zone_to_global,
+        HEALTH_CHECK: script.health_check,
+    }
+    server = GrpcServer(handlers, tls, metrics=RpcMetrics(CollectorRegistry()))
+    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    address = f"grpcs://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lambda task_status: server.serve(listeners, task_status=task_status))
+        for ca_file, trusted in ((other, False), (real, True)):
+            kds = ZoneKds(
+                control_plane(MemoryStore(now), "z"),
+                "zone-1",
+                connector(address, client_context(ca_file), has_token=True),
+                random.Random(1),
+                token=lambda: "secret",
+            )
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as inner:
+                    await inner.start(lambda task_status, kds=kds: kds.run(task_status=task_status))
+                    with trio.fail_after(5):
+                        if trusted:
+                            while GLOBAL_TO_ZONE not in script.opened:
+                                await trio.sleep(0.01)
+                        else:
+                            _, status = await kds.status.newer_than(1)
+                            assert "certificate" in status.error.lower()
+                            assert script.opened == []
+                    scope.cancel()
+        nursery.cancel_scope.cancel()

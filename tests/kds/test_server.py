@@ -310,6 +310,18 @@ async def test_admin_streams_are_held_and_health_checks_answered(autojump_clock)
             await it.settle(2)
             [insight] = it.store("global").list("ZoneInsight")
             assert insight.spec.health_check.time is not None
+            # The zone left the admin stream: no reason to be offline.
+            assert it.global_kds.zones.value["zone-a"].online
+
+
+async def test_a_zone_that_hangs_up_is_offline_at_once_with_the_reason(autojump_clock) -> None:
+    async with lab("global") as it:
+        async with it.dial("zone-a") as channel, channel.stream(GLOBAL_TO_ZONE, metadata()) as stream:
+            await tell(stream, await ask(stream, "Mesh", node()))
+        await it.settle(0.1)
+        state = it.global_kds.zones.value["zone-a"]
+        assert not state.online
+        assert "the peer" in state.reason
 
 
 # ---------------------------------------------------------------- bad content
