@@ -220,7 +220,7 @@ class GlobalKds:
         link.sending = sending
         self._book.arrived(link)
         try:
-            await link.within(stream, lambda: self._both(sending.run, lambda: self._ping(link)))
+            await link.within(stream, lambda: self._both(sending.run, lambda: self._watch(link, caller)))
         finally:
             self._leave(link)
 
@@ -229,10 +229,12 @@ class GlobalKds:
             nursery.start_soon(one)
             nursery.start_soon(other)
 
-    async def _ping(self, link: Link) -> None:
-        """Raise once the transport does not answer any more."""
+    async def _watch(self, link: Link, caller: Caller) -> None:
+        """Raise once the transport does not answer any more, or the token has expired or was revoked."""
         while True:
             await trio.sleep(PING_EVERY_S)
+            if caller.token:
+                access.authenticate_zone(self._store, caller.token, caller.zone, tokens.CONTROL_PLANE, self._now())
             if not await link.connection.ping(PING_TIMEOUT_S):
                 raise UnavailableError(f"no answer to an HTTP/2 ping within {PING_TIMEOUT_S:g} s")
 
@@ -342,6 +344,8 @@ class GlobalKds:
         node = first.node or Node(caller.zone)
         introduced = health.introduction(node.metadata)
         async with self._locks.setdefault(caller.zone, trio.Lock()):
+            if not authenticated and self._book.token_was_shown(caller.zone):
+                await self._authenticate(stream)  # it was, while this call waited: refuse as at the beginning
             await self._make_room(stream, caller, introduced.instance_id, authenticated=authenticated)
             await self._register(caller.zone, authenticated=authenticated)
             since = self._now()

@@ -137,6 +137,29 @@ async def test_a_zone_that_showed_a_token_cannot_come_without(autojump_clock) ->
         assert "has shown a zone token before" in error.message
 
 
+async def test_a_token_that_expires_ends_the_link(autojump_clock) -> None:
+    async with lab("global") as it, it.dial("zone-a") as channel:
+        await with_key(it)
+        async with channel.stream(GLOBAL_TO_ZONE, metadata(token=token(it, life=30))) as stream:
+            await tell(stream, await ask(stream, "Mesh", node()))
+            with pytest.raises(RpcError, match="expired at"):
+                await stream.receive()
+            assert 30 < trio.current_time() < 45
+        assert "expired" in it.global_kds.zones.value["zone-a"].reason
+
+
+async def test_who_waited_while_a_token_was_shown_is_refused_too(autojump_clock) -> None:
+    async with lab("global") as it, it.dial("zone-a") as channel, it.dial("zone-a") as other:
+        await with_key(it)
+        async with channel.stream(GLOBAL_TO_ZONE, metadata()) as without:
+            await it.settle(1)  # past the first check, before its first request
+            async with other.stream(GLOBAL_TO_ZONE, metadata(token=token(it))) as shown:
+                await tell(shown, await ask(shown, "Mesh", node()))
+                with pytest.raises(RpcError, match="has shown a zone token before"):
+                    await ask(without, "Mesh", node())
+                assert it.global_kds.zones.value["zone-a"].authenticated
+
+
 async def test_the_payload_may_not_name_another_zone(autojump_clock) -> None:
     async with lab("global") as it:
         error = await refusal(it, GLOBAL_TO_ZONE, sent=metadata(), who=node("zone-b"))
