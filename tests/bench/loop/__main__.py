@@ -13,6 +13,8 @@ VARIANTS: dict[str, list[str]] = {
     "dns thread": ["--dns", "thread", "--engine", "loop"],
     "both threads": ["--dns", "thread", "--engine", "thread"],
     "engine thread": ["--dns", "loop", "--engine", "thread"],
+    "one loop, frozen": ["--dns", "loop", "--engine", "loop", "--gc-freeze"],
+    "dns thread, frozen": ["--dns", "thread", "--engine", "loop", "--gc-freeze"],
 }
 SERVICES = 1000
 

@@ -6,6 +6,7 @@ to resolver and engines.
 """
 
 import argparse
+import gc
 import json
 import random
 import sys
@@ -151,6 +152,9 @@ async def main(arguments: argparse.Namespace) -> None:
         await nursery.start(run if thread is None else partial(thread.run, run))
         if arguments.switch_interval:
             sys.setswitchinterval(arguments.switch_interval)
+        if arguments.gc_freeze:
+            gc.collect()
+            gc.freeze()
         nursery.start_soon(churn.run)
         print(json.dumps({"dns": resolver.address.port, "engine": outbound_port}), flush=True)
         stdin = trio.lowlevel.FdStream(0)
@@ -172,5 +176,6 @@ if __name__ == "__main__":
     parser.add_argument("--engine", choices=["loop", "thread"], required=True)
     parser.add_argument("--application", type=int, required=True, help="port of the echo application")
     parser.add_argument("--switch-interval", type=float, default=0.0)
+    parser.add_argument("--gc-freeze", action="store_true", help="leave what is there at the start out of collections")
     parser.add_argument("--steps", action="store_true", help="report the longest steps of tasks, in CPU time")
     trio.run(main, parser.parse_args())
