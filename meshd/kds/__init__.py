@@ -8,7 +8,9 @@ A resource travels ``store -> crossing -> envelope -> discovery.Sender``, over t
 - ``envelope``: the ``KumaResource`` message.
 - ``outbox``: every resource that one role sends, encoded once; ``merge``: a received batch against what is stored.
 - ``quarantine``: what was refused, by whom and why. ``admission``: who may connect. ``health``: who is online.
-- ``keeper``: one sending and one receiving stream; ``server`` (``GlobalKds``) and ``client`` (``ZoneKds``) run them.
+- ``address``: where the global is, and whether it may be shown a token. ``metrics``: what is counted.
+- ``keeper``: one sending and one receiving stream; ``service``: a zone's link and the book of zones on the global;
+  ``server`` (``GlobalKds``) and ``client`` (``ZoneKds``) run them.
 
 Facts about the protocol: reference/kds.md.
 """
