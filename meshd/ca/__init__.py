@@ -6,7 +6,7 @@
 =============== ==========================================================================================
 ``identity``    the values others hold: ``Identity``, ``TrustBundle``, ``Credentials``; the URIs of a proxy
 ``x509``        build, sign and parse certificates
-``authority``   which CA a Mesh uses now (builtin or provided), what is wrong with it, how it may change
+``authority``   which CA a Mesh uses now (builtin or provided), what is wrong with it
 ``rotation``    when an identity is renewed, which roots overlap, backoff and circuit breaker
 ``tokens``      JWTs of zones, dataplanes and users: what they say, how they are made, why they are refused
 ``rsa_pem``     RSA keys of tokens as PEM (PKCS#1), private to public

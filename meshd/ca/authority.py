@@ -158,21 +158,6 @@ def check_backends(mesh: Resource, materials: Materials) -> tuple[Violation, ...
     return tuple(found)
 
 
-def check_backend_change(old: Resource, new: Resource) -> tuple[Violation, ...]:
-    """Refuse to go from one enabled CA to another at once: half the proxies would not trust the other half.
-
-    Source: reference/dataplane.md 5.3.
-    """
-    before, after = spec_of(old).enabled_backend(), spec_of(new).enabled_backend()
-    if before is None or after is None or before.name == after.name:
-        return ()
-    message = (
-        f"changing the CA from '{before.name}' to '{after.name}' while mTLS is enabled is forbidden; "
-        "disable mTLS first, then enable it with the other CA"
-    )
-    return (Violation("mtls.enabledBackend", message),)
-
-
 def check_builtin(mesh: str, backend: CertificateAuthorityBackend, at: str) -> list[Violation]:
     """What is wrong with a builtin backend."""
     found: list[Violation] = []

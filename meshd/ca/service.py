@@ -208,7 +208,7 @@ class IdentityService:
                 state.trust, state.trust_loaded = None, False
         else:
             state.is_known = True
-            materials = await self._materials(resource)
+            materials = await read_materials(self._store, resource, self._offload)
             state.has_files = bool(materials.files)
             try:
                 authority, problem = authority_of(resource, materials), ""
@@ -228,16 +228,6 @@ class IdentityService:
                 ends = authority.signer.certificate.not_valid_after_utc
                 self._root_left.labels(mesh).set_function(functools.partial(self._until, ends))
         state.authority = authority
-
-    async def _materials(self, mesh: Resource) -> Materials:
-        wanted = references(mesh)
-        secrets: dict[str, bytes] = {}
-        for name in wanted.secrets:
-            resource = self._store.get(ResourceKey("Secret", mesh.key.name, name))
-            if resource is not None:
-                secrets[name] = data_of(resource)
-        files = {path: await self._offload(functools.partial(read_file, path)) for path in wanted.files}
-        return Materials(secrets, files)
 
     def _note_problem(self, mesh: str, state: MeshState, problem: str) -> None:
         if problem != state.problem:
@@ -355,9 +345,24 @@ def publish(state: MeshState, slot: Slot) -> None:
         slot.cell.publish(credentials)
 
 
+async def read_materials(store: Store, mesh: Resource, offload: Offload = trio.to_thread.run_sync) -> Materials:
+    """Everything that the backends of a Mesh refer to, as it is now in the store and on this host."""
+    wanted = references(mesh)
+    secrets: dict[str, bytes] = {}
+    for name in wanted.secrets:
+        resource = store.get(ResourceKey("Secret", mesh.key.name, name))
+        if resource is not None:
+            secrets[name] = data_of(resource)
+    files = {path: await offload(functools.partial(read_file, path)) for path in wanted.files}
+    return Materials(secrets, files)
+
+
 def read_file(path: str) -> bytes | str:
     """The content of a file, or why it cannot be read. Blocking."""
+    file = Path(path)
+    if file.exists() and not file.is_file():  # a pipe would never end
+        return "it is no regular file"
     try:
-        return Path(path).read_bytes()
+        return file.read_bytes()
     except OSError as error:
         return error.strerror or type(error).__name__

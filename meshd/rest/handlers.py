@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from meshd.ca.access import User, authenticate_user
+from meshd.ca.service import read_materials
 from meshd.config import Config
 from meshd.kinds.defaults import on_write
 from meshd.model.codec import decode_document, encode_document
@@ -177,7 +178,9 @@ class ResourceHandlers:
         stored = api.store.get(key)
         if stored is not None:
             access.check_stored(stored, api.role)
-        wrong = access.label_violations(self._type, wanted.labels, stored, api.role)
+        wrong = list(access.label_violations(self._type, wanted.labels, stored, api.role))
+        if key.kind == "Mesh":
+            wrong += writes.mesh_violations(stored, wanted, await read_materials(api.store, wanted))
         if wrong:
             raise InvalidError(str(key), wrong)
         resource = writes.carry_over(on_write(wanted, self._type, zone=api.role.zone), stored)

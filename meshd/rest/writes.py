@@ -1,11 +1,15 @@
 """What a write must hold to beyond its own shape, as far as the rest of the store is concerned. Pure reads."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, cast
 
+from meshd.ca.authority import Materials, check_backends
 from meshd.kinds.dataplane import Dataplane
 from meshd.kinds.external_service import ExternalService
+from meshd.kinds.mesh import Mesh
+from meshd.kinds.mesh_rules import mesh_delete_violations, mesh_update_violations
+from meshd.kinds.small_rules import zone_delete_violations
 from meshd.kinds.zone_ingress import ZoneIngress
 from meshd.kinds.zone_insight import ZoneInsight
 from meshd.model.errors import InvalidError, Violation
@@ -71,31 +75,30 @@ def services_of(resource: Resource) -> tuple[str, ...]:
     return ()
 
 
+def mesh_violations(stored: Resource | None, wanted: Resource, materials: Materials) -> list[Violation]:
+    """What is wrong with the certificate authority of a Mesh that is about to be written, and with changing it so."""
+    changed = mesh_update_violations(cast("Mesh", stored.spec), cast("Mesh", wanted.spec)) if stored else ()
+    return [*changed, *check_backends(wanted, materials)]
+
+
 def check_delete(store: Store, key: ResourceKey) -> None:
     """Refuse to delete a mesh with Dataplanes and a zone that is connected.
 
     Raises:
         InvalidError: says what is still there.
     """
-    violations = list(_in_the_way(store, key))
+    violations = _in_the_way(store, key)
     if violations:
         raise InvalidError(str(key), violations)
 
 
-def _in_the_way(store: Store, key: ResourceKey) -> Iterator[Violation]:
+def _in_the_way(store: Store, key: ResourceKey) -> tuple[Violation, ...]:
     if key.kind == "Mesh":
-        dataplanes = store.list("Dataplane", key.name)
-        if dataplanes:
-            count = len(dataplanes)
-            yield Violation(
-                "mesh",
-                f"unable to delete mesh, there are still some dataplanes attached: {count}, such as"
-                f" '{dataplanes[0].display_name}'; delete them first",
-            )
+        return mesh_delete_violations(key.name, [d.key for d in store.list("Dataplane", key.name)])
     if key.kind == "Zone":
         insight = store.get(ResourceKey("ZoneInsight", "", key.name))
-        if insight is not None and cast("ZoneInsight", insight.spec).is_online:
-            yield Violation("zone", "unable to delete Zone, it is still connected; stop its control plane first")
+        return zone_delete_violations(key.name, cast("ZoneInsight", insight.spec) if insight is not None else None)
+    return ()
 
 
 def carry_over(new: Resource, stored: Resource | None) -> Resource:

@@ -138,12 +138,3 @@ def test_trust_has_every_backend_with_the_enabled_one_first():
     assert authority.trust_of(two_backends("ca-1"), materials(*secrets)).pem == first + second
     assert authority.trust_of(two_backends("ca-2"), materials(*secrets)).pem == second + first
     assert authority.trust_of(two_backends("ca-1"), materials(*secrets[:2])).pem == first
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "is_refused"),
-    [("ca-1", "ca-2", True), ("ca-1", "", False), ("", "ca-2", False), ("ca-1", "ca-1", False), ("", "", False)],
-)
-def test_a_ca_is_changed_only_by_way_of_no_mtls(old, new, is_refused):
-    found = authority.check_backend_change(two_backends(old), two_backends(new))
-    assert [v.field for v in found] == (["mtls.enabledBackend"] if is_refused else [])

@@ -1,3 +1,4 @@
+import os
 import random
 import stat
 from contextlib import asynccontextmanager
@@ -10,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from meshd.ca import x509
 from meshd.ca.identity import identity_uris, no_credentials
 from meshd.ca.offload import in_place
-from meshd.ca.service import IdentityService
+from meshd.ca.service import IdentityService, read_file
 from meshd.ca.vault import Vault
 from meshd.model.resource import ResourceKey
 from meshd.store.memory import MemoryStore
@@ -380,3 +381,9 @@ async def test_with_worker_threads_it_works_too(tmp_path):
         with trio.fail_after(10):
             _, credentials = await cell.newer_than(1)
         assert credentials.identity is not None
+
+
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert read_file(str(tmp_path / "pipe")) == "it is no regular file"
+    assert read_file(str(tmp_path / "none")) == "No such file or directory"

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshd.ca import access, signing
+from meshd.ca.x509 import new_root
 from meshd.kinds.secret import Secret
 from meshd.kinds.zone_insight import KdsSubscription, ZoneInsight
 from meshd.model import labels as label
@@ -98,7 +99,9 @@ async def test_a_mesh_with_dataplanes_stays_and_without_takes_its_own_along(tmp_
         await plane.put(document)
     answer = await plane.delete("/meshes/default")
     assert answer.status_code == 400
-    assert "still some dataplanes attached" in answer.json()["invalid_parameters"][0]["reason"]
+    assert answer.json()["invalid_parameters"] == [
+        {"field": "mesh", "reason": 'mesh "default" still has 1 Dataplanes (web-1); remove them first'}
+    ]
     assert (await plane.delete("/meshes/default/dataplanes/web-1")).json() == {}
     assert (await plane.delete("/meshes/default")).status_code == 200
     assert plane.stored("MeshTrafficPermission", "default", "allow") is None
@@ -109,12 +112,63 @@ async def test_a_connected_zone_cannot_be_deleted(tmp_path):
     await plane.put(ZONE)
     online = ZoneInsight(subscriptions=(KdsSubscription(id="1", connect_time=NOW),))
     await plane.store.write([Put(Resource(ResourceKey("ZoneInsight", "", "zone-a"), online))])
-    assert (await plane.delete("/zones/zone-a")).status_code == 400
+    answer = await plane.delete("/zones/zone-a")
+    assert answer.status_code == 400
+    assert answer.json()["invalid_parameters"][0]["reason"].startswith('zone "zone-a" is connected')
     item = (await plane.get("/zones/_overview")).json()["items"][0]
     assert item["type"] == "ZoneOverview"
     assert item["zone"] == {"enabled": True}
     assert item["zoneInsight"]["subscriptions"][0]["connectTime"].startswith("2026-03-04")
     assert (await plane.get("/zones+insights/zone-a")).json() == item
+
+
+def mesh_with(name, conf=None, **mtls):
+    backend = {"name": name, "type": "builtin" if conf is None else "provided", **({"conf": conf} if conf else {})}
+    return {**MESH, "mtls": {"enabledBackend": name, "backends": [backend], **mtls}}
+
+
+async def test_a_mesh_whose_provided_ca_cannot_sign_is_refused_with_every_reason(tmp_path):
+    plane = Plane(tmp_path, GLOBAL)
+    conf = {"cert": {"secret": "ca-cert"}, "key": {"file": str(tmp_path / "none.pem")}}
+    answer = await plane.put(mesh_with("ca-1", conf))
+    assert answer.status_code == 400
+    assert answer.json()["invalid_parameters"] == [
+        {"field": "mtls.backends[0].conf.cert", "reason": "Secret 'ca-cert' of mesh 'default' does not exist"},
+        {
+            "field": "mtls.backends[0].conf.key",
+            "reason": f"file '{tmp_path}/none.pem' cannot be read: No such file or directory",
+        },
+    ]
+    assert plane.stored("Mesh", "", "default") is None
+    assert (await plane.put(mesh_with("ca-1", conf, skipValidation=True))).status_code == 201
+
+
+async def test_a_mesh_takes_a_provided_ca_that_can_sign(tmp_path):
+    plane = Plane(tmp_path, GLOBAL)
+    pair, other = new_root("default", NOW), new_root("default", NOW)
+    (tmp_path / "key.pem").write_bytes(pair.key_pem)
+    (tmp_path / "other.pem").write_bytes(other.key_pem)
+    inline = {"inlineString": pair.cert_pem.decode()}
+    crossed = await plane.put(mesh_with("ca-1", {"cert": inline, "key": {"file": str(tmp_path / "other.pem")}}))
+    assert crossed.status_code == 400
+    whole = await plane.put(mesh_with("ca-1", {"cert": inline, "key": {"file": str(tmp_path / "key.pem")}}))
+    assert whole.status_code == 201, whole.text
+
+
+async def test_another_ca_is_not_enabled_while_one_is_and_everything_wrong_is_said(tmp_path):
+    plane = Plane(tmp_path, GLOBAL)
+    assert (await plane.put(mesh_with("ca-1"))).status_code == 201
+    assert (await plane.put(mesh_with("ca-1"))).status_code == 200
+    conf = {"cert": {"secret": "ca-cert"}, "key": {"secret": "ca-key"}}
+    answer = await plane.put(mesh_with("ca-2", conf))
+    assert answer.status_code == 400
+    assert [v["field"] for v in answer.json()["invalid_parameters"]] == [
+        "mtls.enabledBackend",
+        "mtls.backends[0].conf.cert",
+        "mtls.backends[0].conf.key",
+    ]
+    assert (await plane.put(MESH)).status_code == 200
+    assert (await plane.put(mesh_with("ca-2"))).status_code == 200
 
 
 @pytest.mark.parametrize(
