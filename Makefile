@@ -5,10 +5,15 @@ BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.run
 TEST_STAMP := $(VENV)/.test
 
-.PHONY: run test lint types layers unit fix golden proto lock bench clean
+.PHONY: run demo-check test lint types layers unit fix golden proto lock bench clean
 
 run: $(RUN_STAMP)
 	@$(BIN)/python conf/demo/demo.py
+
+# The demo, asking itself what it would tell you to ask: exit code 0 if every answer is right.
+demo-check: $(RUN_STAMP)
+	@rm -rf var/demo
+	$(BIN)/python conf/demo/demo.py --check
 
 test: lint types layers unit
 
@@ -33,6 +38,11 @@ fix: $(TEST_STAMP)
 golden: $(TEST_STAMP)
 	UPDATE_GOLDEN=1 $(BIN)/pytest -n 2 -m "not e2e"
 
+# Exact versions with hashes, for every Python from 3.11 on.
+lock:
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url -q -o requirements.lock pyproject.toml
+	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url -q --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
+
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "meshd needs Python 3.11 or later; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
@@ -41,7 +51,7 @@ $(VENV)/.created:
 
 $(RUN_STAMP): requirements.lock pyproject.toml | $(VENV)/.created
 	$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
 	@touch $@
 
 $(TEST_STAMP): requirements-dev.lock $(RUN_STAMP)
