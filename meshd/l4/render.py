@@ -111,7 +111,7 @@ def egress_routes(
         tags = external_spec(service).tags if service.external is not None else outside[0].tags
         routes[sni] = ExternalRoute(
             IdentityKey(mesh, egress_owner(name), egress_uris(mesh)),
-            permit_for(view, None, tags),
+            permit_for(view, None, tags, ""),
             external_cluster(view, service, outside, settings),
         )
     return routes
@@ -215,7 +215,7 @@ class DataplaneRenderer:
             mode, permit = TlsMode.NONE, None
         else:
             mode = TlsMode.PERMISSIVE if self._backend.mode is Mode.PERMISSIVE else TlsMode.STRICT
-            permit = self._permit_for(self._view, self._proxy, inbound.tags)
+            permit = self._permit_for(self._view, self._proxy, inbound.tags, inbound.name or str(inbound.port))
         return InboundListener(
             address=address,
             port=inbound.port,

@@ -32,8 +32,11 @@ class Permit(Protocol):
         """Judge a client by all URI SANs of its certificate."""
 
 
-PermitFor = Callable[[MeshView, Resource | None, Mapping[str, str]], Permit]
-"""Gives the permit of an inbound: (view, its Dataplane or None for an external service at the egress, its tags)."""
+PermitFor = Callable[[MeshView, Resource | None, Mapping[str, str], str], Permit]
+"""Gives the permit of an inbound: (view, its Dataplane, its tags, its section: its name or else its port in digits).
+
+For an external service at the egress: (view, None, its tags, "").
+"""
 
 
 class TlsMode(enum.Enum):

@@ -44,6 +44,22 @@ def test_inbound_follows_the_mesh(mode, wanted):
         )
 
 
+def test_every_inbound_has_a_permit_of_its_own_section():
+    tags = {"kuma.io/service": "web"}
+    inbounds = [
+        {"port": 1, "servicePort": 2, "tags": tags, "name": "main"},
+        {"port": 3, "servicePort": 4, "tags": tags},
+    ]
+    asked = []
+
+    def permits(_, proxy, tags, section):
+        asked.append((proxy.key.name, tags["kuma.io/service"], section))
+        return Allow()
+
+    render({"default": view()}, from_networking(inbound=inbounds), permits, Settings())
+    assert asked == [("x", "web", "main"), ("x", "web", "3")]
+
+
 def test_application_is_at_service_address_else_where_the_inbound_is():
     tags = {"kuma.io/service": "web"}
     inbounds = [

@@ -105,7 +105,7 @@ class Every:
 
 
 def permit_for(
-    view: MeshView, dataplane: Resource | None, inbound_tags: Mapping[str, str], *, section: str = ""
+    view: MeshView, dataplane: Resource | None, inbound_tags: Mapping[str, str], section: str = ""
 ) -> Permit:
     """The permit of one inbound of ``dataplane``, or of an external service at an egress if that is None.
 
