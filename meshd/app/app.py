@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
@@ -198,7 +197,7 @@ def proxy_host(role: Role, loaded: LoadedConfig, keeper: Keeper, identities: Ide
         return read_data_source(role.store, mesh, source)
 
     # A wildcard socket would take the port from the other zones of this host; in 127/8 it is never needed.
-    on_loopback = role.config.dns_server.cidr.subnet_of(IPv4Network("127.0.0.0/8"))
+    on_loopback = role.config.dns_server.is_on_loopback
 
     def engine_for(cell: Latest[Resource], owns_vips: bool) -> Engine:
         settings = EngineSettings(owns_vips=owns_vips, own_sockets=on_loopback, read_source=read_source)

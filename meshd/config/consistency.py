@@ -106,7 +106,7 @@ def warnings(config: Config) -> Iterator[tuple[str, str]]:
             yield "multizone.zone.kds.tlsSkipVerify", "gives the zone token to whoever answers; for trying only"
         if zone.kds.token_file is None:
             yield "multizone.zone.kds.tokenFile", "is unset: only a global that lists this zone will admit it"
-    if any(p.vips for p in config.proxies) and not config.dns_server.cidr.subnet_of(IPv4Network("127.0.0.0/8")):
+    if any(p.vips for p in config.proxies) and not config.dns_server.is_on_loopback:
         yield (
             "dnsServer.CIDR",
             (

@@ -164,7 +164,7 @@ def _duplicates(proxies: list[OwnProxy]) -> Iterator[Problem]:
             message = f"{proxy.resource.key} is also at {before.source}:{before.line}; give it another name"
             yield Problem(proxy.source, proxy.line, "proxies", message)
         if proxy.vips and owner is not None:
-            message = f"vips: true is already at {owner.source}:{owner.line}; one Dataplane a process can own the VIPs"
+            message = f"vips: true is already at {owner.source}:{owner.line}; one Dataplane a zone can own the VIPs"
             yield Problem(proxy.source, proxy.line, "proxies", message)
         owner = owner or (proxy if proxy.vips else None)
 

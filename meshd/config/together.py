@@ -25,7 +25,7 @@ def check_together(configs: Sequence[LoadedConfig]) -> None:
     """Refuse roles that would collide in one process (and one role that collides with itself).
 
     Raises:
-        ConfigErrors: overlapping addresses, VIP pools, databases, zone names, log settings, or two owners of the VIPs.
+        ConfigErrors: overlapping addresses, VIP pools, databases, zone names, log settings, or owners of the VIPs.
     """
     problems = [*_same_binds(configs), *_same_things(configs)]
     if problems:
@@ -131,12 +131,23 @@ def _same_things(configs: Sequence[LoadedConfig]) -> Iterator[Problem]:
         if a.logging != b.logging:
             key = "logging.level" if a.logging.level != b.logging.level else "logging.format"
             yield second.problem(key, f"differs from {other}; one process has one log")
-    owners = [(loaded, p) for loaded in configs for p in loaded.proxies if p.vips]
-    for loaded, proxy in owners[1:]:
-        first_file = owners[0][0].path
-        if loaded.path == first_file:
-            continue  # said when that file was loaded
-        message = f"vips: true is already in {first_file}; one Dataplane a process can own the VIPs"
+    yield from _vip_owners(configs)
+
+
+def _vip_owners(configs: Sequence[LoadedConfig]) -> Iterator[Problem]:
+    """Outside 127.0.0.0/8 the owner of the VIPs takes their port on all addresses, which leaves none for another.
+
+    Inside it, every VIP has a socket of its own. That a role has one owner at most was said when its file was loaded.
+    """
+    owners = [(loaded, proxy) for loaded in configs for proxy in loaded.proxies if proxy.vips]
+    for (first, _), (second, proxy) in combinations(owners, 2):
+        wide = [c for c in (first, second) if not c.config.dns_server.is_on_loopback]
+        if first is second or not wide:
+            continue
+        message = (
+            f"vips: true is already in {first.path}, and {wide[0].config.dns_server.cidr} is outside 127.0.0.0/8,"
+            " where one Dataplane a process can own the VIPs; leave it out here"
+        )
         yield Problem(proxy.source, proxy.line, "proxies", message)
 
 

@@ -214,6 +214,11 @@ class DnsServer(Section):
     upstreams: tuple[Upstream, ...] = Field(default=(), description="Servers for all other names (meshd).")
     mesh: Text = Field(default="default", description="The mesh whose names and virtual IPs this host has (meshd).")
 
+    @property
+    def is_on_loopback(self) -> bool:
+        """Whether the virtual IPs are addresses that every host has, so that several zones can share one."""
+        return self.cidr.subnet_of(IPv4Network("127.0.0.0/8"))
+
 
 class Defaults(Section):
     """What is created on the first start."""
@@ -257,7 +262,7 @@ class ProxyEntry(Section):
     dataplanes: DataplaneSelection | None = Field(
         default=None, description="Instead of one resource: every Dataplane of this zone that matches, as applied."
     )
-    vips: Flag = Field(default=False, description="This Dataplane owns the host's virtual IPs; one a process.")
+    vips: Flag = Field(default=False, description="This Dataplane owns the host's virtual IPs; one a zone.")
 
 
 class Config(Section):

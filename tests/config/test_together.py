@@ -60,9 +60,20 @@ def test_the_same_database_is_refused(tmp_path):
     assert found[0].startswith("1.yaml:1: store.sqlite.path: ")
 
 
-def test_two_owners_of_the_vips_and_two_logs_are_refused(tmp_path):
-    found = clashes(tmp_path, A + VIPS, B + VIPS + "logging: {level: debug}\n")
-    assert [line.split(": ")[1] for line in found] == ["proxies", "logging.level"]
+def test_two_logs_are_refused(tmp_path):
+    (found,) = clashes(tmp_path, A, B + "logging: {level: debug}\n")
+    assert found.startswith("1.yaml:6: logging.level: ")
+
+
+def test_zones_inside_127_8_own_their_vips_side_by_side(tmp_path):
+    assert clashes(tmp_path, A + VIPS, B + VIPS) == []
+
+
+@pytest.mark.parametrize("outside", ["127.1.0.0/16", "127.2.0.0/16"])
+def test_outside_127_8_a_process_has_one_owner_of_the_vips(tmp_path, outside):
+    (found,) = clashes(tmp_path, (A + VIPS).replace(outside, "240.0.0.0/4"), (B + VIPS).replace(outside, "240.0.0.0/4"))
+    assert found.startswith("1.yaml:6: proxies: vips: true is already in ")
+    assert "240.0.0.0/4" in found
 
 
 def test_a_proxy_in_the_way_of_a_server_is_refused(tmp_path):
