@@ -78,7 +78,7 @@ def test_delete(zone):
     trio.run(zone.add, dataplane())
     result = run("delete", "mesh", "default", plane=zone)
     assert result.exit_code == 1
-    assert "mesh: unable to delete mesh, there are still some dataplanes attached" in result.stderr
+    assert 'mesh: mesh "default" still has 1 Dataplanes (web-1); remove them first' in result.stderr
     assert run("delete", "dataplane", "web-1", plane=zone).output == "Dataplane default/web-1 deleted\n"
     result = run("delete", "dataplane", "web-1", plane=zone)
     assert (result.exit_code, "Could not delete a resource: Not found" in result.stderr) == (1, True)
