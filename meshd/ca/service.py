@@ -29,6 +29,8 @@ LOOK_AGAIN = timedelta(seconds=60)
 """The longest sleep while there are identities: clocks may be set, and machines suspended."""
 SHORTEST = timedelta(seconds=1)
 """The shortest time between two certificates of one proxy, however short their life."""
+GRACE = timedelta(seconds=5)
+"""How long a CA may be unusable before it is an error: a Mesh comes before the Secrets of its CA, never long."""
 FILES_AGAIN = timedelta(seconds=30)
 """How soon a change in a file that a Mesh refers to is seen."""
 
@@ -53,7 +55,8 @@ class Slot:
 class MeshState:
     """The CA of a mesh as last read. ``authority`` None: no mTLS, or a CA that cannot be used (then ``problem``).
 
-    ``is_known`` says that the Mesh existed at some time since the start.
+    ``problem_since`` is when the CA stopped being usable, ``said`` the problem that is in the log. ``is_known`` says
+    that the Mesh existed at some time since the start.
     """
 
     authority: Authority | None = None
@@ -62,6 +65,8 @@ class MeshState:
     trust_loaded: bool = False
     is_known: bool = False
     problem: str = ""
+    problem_since: datetime | None = None
+    said: str = ""
     has_files: bool = False
     dirty: bool = True
     slots: dict[str, Slot] = field(default_factory=dict)
@@ -185,6 +190,7 @@ class IdentityService:
             if state.dirty or state.has_files:
                 state.dirty = False
                 await self._read_authority(mesh, state)
+            wake_at += self._say_problem(mesh, state)
             now = self._now()
             if state.trust is not None:
                 await self._set_trust(mesh, state, rotation.advance(state.trust, state.trust.pem, now))
@@ -230,13 +236,25 @@ class IdentityService:
         state.authority = authority
 
     def _note_problem(self, mesh: str, state: MeshState, problem: str) -> None:
-        if problem != state.problem:
-            if problem:
-                log.error("%s; identities go on until they expire", problem)
-            else:
-                log.info("mesh '%s': its CA can be used again", mesh)
-            state.problem = problem
+        state.problem = problem
+        if not problem:
+            state.problem_since = None
+        elif state.problem_since is None:
+            state.problem_since = self._now()
         self._broken.labels(mesh).set(1 if problem else 0)
+
+    def _say_problem(self, mesh: str, state: MeshState) -> list[datetime]:
+        """Log what became of the CA, once; returns when to come again if that is too early to say."""
+        if state.problem == state.said:
+            return []
+        if state.problem_since is None:
+            log.info("mesh '%s': its CA can be used again", mesh)
+        elif self._now() < state.problem_since + GRACE:
+            return [state.problem_since + GRACE]
+        else:
+            log.error("%s; identities go on until they expire", state.problem)
+        state.said = state.problem
+        return []
 
     async def _set_trust(self, mesh: str, state: MeshState, trust: rotation.Trust | None) -> None:
         if trust != state.trust:

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from meshd.ca import x509
 from meshd.ca.identity import identity_uris, no_credentials
 from meshd.ca.offload import in_place
-from meshd.ca.service import IdentityService, read_file
+from meshd.ca.service import GRACE, IdentityService, read_file
 from meshd.ca.vault import Vault
 from meshd.model.resource import ResourceKey
 from meshd.store.memory import MemoryStore
@@ -214,7 +214,7 @@ async def test_mtls_off_takes_everything_and_on_gives_it_back(world, autojump_cl
         assert cell.value.trust.pem == root("default", 1).cert_pem  # nothing of the old CA
 
 
-async def test_mesh_and_ca_may_come_later_and_in_any_order(autojump_clock):
+async def test_mesh_and_ca_may_come_later_and_in_any_order(autojump_clock, caplog):
     world = World()
     async with running(world.service()) as service:
         cell = service.credentials("default", "web-1", WEB)
@@ -226,10 +226,35 @@ async def test_mesh_and_ca_may_come_later_and_in_any_order(autojump_clock):
         await world.put(*builtin_secrets(root())[:1])
         await settled()
         assert cell.value.identity is None
+        await trio.sleep(GRACE.total_seconds() - 1)
         await world.put(*builtin_secrets(root())[1:])
         await settled()
         assert cell.value.identity is not None
         assert world.sample("meshd_ca_authority_broken", mesh="default") == 0
+        await trio.sleep(60)
+        assert [r.message for r in caplog.records if "CA" in r.message or "Secret" in r.message] == []
+
+
+async def test_a_ca_that_stays_broken_is_said_once_after_the_grace_and_so_is_its_return(autojump_clock, caplog):
+    caplog.set_level("INFO", "meshd.ca.service")
+    said = lambda: [r.levelname for r in caplog.records if "CA" in r.message or "Secret" in r.message]  # noqa: E731
+    world = World()
+    await world.put(mesh())
+    async with running(world.service()) as service:
+        service.credentials("default", "web-1", WEB)
+        await trio.sleep(GRACE.total_seconds() - 1)
+        assert said() == []
+        await world.put(mesh(expiration="23h"))  # seen again, and not new
+        await trio.sleep(2)
+        assert said() == ["ERROR"]
+        await trio.sleep(600)
+        assert said() == ["ERROR"]
+        await world.put(*builtin_secrets(root())[:1])
+        await settled()
+        assert said() == ["ERROR", "ERROR"]  # another reason
+        await world.put(*builtin_secrets(root())[1:])
+        await settled()
+        assert said() == ["ERROR", "ERROR", "INFO"]
 
 
 async def test_a_broken_ca_takes_nothing_until_the_certificate_expires(world, autojump_clock, caplog):
