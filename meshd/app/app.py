@@ -163,7 +163,9 @@ def zone_tiers(role: Role, loaded: LoadedConfig) -> Tiers:
     doors: list[Service] = [role.api(lambda: zone_status(kds))]
     if dns.listen:
         settings = dns_settings(dns.domain, dns.listen, [str(u) for u in dns.upstreams])
-        doors.append(Resolver(settings, keeper.views, dns.mesh, host.bound_ports, role.metrics))
+        # Where this process owns the VIPs, a name comes after its listener: the first to ask is not refused.
+        views = keeper.views if host.served_views is None else host.served_views
+        doors.append(Resolver(settings, views, dns.mesh, host.bound_ports, role.metrics))
     certified = {
         p.resource.key: identities.credentials(p.resource.key.mesh, p.resource.key.name, uris_of(p.resource))
         for p in loaded.proxies

@@ -3,7 +3,7 @@
 import fnmatch
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -17,6 +17,7 @@ from meshd.runtime.latest import Latest
 from meshd.runtime.listen import ListenError, open_listeners
 from meshd.runtime.supervisor import retrying
 from meshd.store.store import Store
+from meshd.topology.view import MeshView
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +46,10 @@ class Running:
 class ProxyHost:
     """Runs the engines: of the proxies that the file owns from the start, of selected Dataplanes as they come and go.
 
-    ``keys`` tells who runs, for insights. ``bound_ports`` are the VIP ports of the proxy that owns the VIPs, None
-    if this process has none. An address that a file's proxy cannot listen on ends the process (``ListenError``); one
-    of a selected Dataplane is logged and tried again, for it came through the API.
+    ``keys`` tells who runs, for insights. ``bound_ports`` are the VIP ports of the proxy that owns the VIPs, and
+    ``served_views`` the views that its listeners are up to; None if this process has no such proxy. An address that a
+    file's proxy cannot listen on ends the process (``ListenError``); one of a selected Dataplane is logged and tried
+    again, for it came through the API.
     """
 
     name = "proxies"
@@ -70,6 +72,7 @@ class ProxyHost:
         self._running: dict[ResourceKey, Running] = {}
         self.keys: Latest[frozenset[ResourceKey]] = Latest(frozenset())
         self.bound_ports: Latest[frozenset[int] | None] = Latest(frozenset() if vip_owner else None)
+        self.served_views: Latest[Mapping[str, MeshView]] | None = Latest({}) if vip_owner else None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled; every engine then drains.
@@ -82,8 +85,9 @@ class ProxyHost:
                 for key in self._own:
                     running = self._prepare(key)
                     await nursery.start(running.engine.run)
-                    if key == self._vip_owner:
+                    if key == self._vip_owner and self.served_views is not None:
                         nursery.start_soon(self._follow_ports, running.engine)
+                        nursery.start_soon(_follow_views, running.engine, self.served_views)
                 self._select(nursery, [r.key for r in self._store.list("Dataplane")])
                 self._publish()
                 task_status.started()
@@ -132,6 +136,13 @@ class ProxyHost:
         while True:
             seen, ports = await engine.bound_ports.newer_than(seen)
             self.bound_ports.publish(ports)
+
+
+async def _follow_views(engine: Engine, served: Latest[Mapping[str, MeshView]]) -> None:
+    seen = 0
+    while True:
+        seen, views = await engine.served_views.newer_than(seen)
+        served.publish(views)
 
 
 class KdsListener:

@@ -28,8 +28,9 @@ Cell = Latest[Resource] | Latest[Mapping[str, MeshView]] | Latest[Credentials]
 class Engine:
     """Runs one Dataplane, ZoneIngress or ZoneEgress; a ``runtime.supervisor.Service``.
 
-    ``table`` is what is in force. ``bound_ports`` are the VIP ports on which connections are taken. ``ready`` turns
-    true when every listener is bound and every certificate is there.
+    ``table`` is what is in force. ``served_views`` are the views that it was made of: whoever tells clients of a VIP
+    follows these, for those of the topology are ahead of the listeners. ``bound_ports`` are the VIP ports on which
+    connections are taken. ``ready`` turns true when every listener is bound and every certificate is there.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Engine:
         key = proxy.value.key
         self.name = f"engine of {key}"
         self.table: Latest[RouteTable] = Latest(EMPTY)
+        self.served_views: Latest[Mapping[str, MeshView]] = Latest({})
         self.bound_ports: Latest[frozenset[int]] = Latest(frozenset())
         self.ready: Latest[bool] = Latest(value=False)
         self._proxy = proxy
@@ -104,16 +106,18 @@ class Engine:
         self, accepting: trio.Nursery, connections: trio.Nursery, task_status: trio.TaskStatus[None]
     ) -> None:
         inputs: tuple[int, int] | None = None
+        views: Mapping[str, MeshView] = {}
         started = False
         while True:
             self._changed = trio.Event()
             newest = (self._proxy.version, self._views.version)
             if newest != inputs:
                 inputs = newest
-                self.table.publish(render(self._views.value, self._proxy.value, self._permit_for, self._settings))
+                views = self._views.value
+                self.table.publish(render(views, self._proxy.value, self._permit_for, self._settings))
                 self._follow_identities(accepting)
             is_bound = self._server.apply(self.table.value, accepting, connections)
-            self._publish(is_bound=is_bound)
+            self._publish(views, is_bound=is_bound)
             if not started:
                 started = True
                 task_status.started()
@@ -129,13 +133,15 @@ class Engine:
             cell, scope = self._cells[key] = (self._credentials(*key), trio.CancelScope())
             accepting.start_soon(self._watch, cell, cell.version, scope)
 
-    def _publish(self, *, is_bound: bool) -> None:
+    def _publish(self, views: Mapping[str, MeshView], *, is_bound: bool) -> None:
         is_ready = is_bound and all(cell.value.identity is not None for cell, _ in self._cells.values())
         if is_ready != self.ready.value:
             self.ready.publish(is_ready)
         ports = self._server.bound_vip_ports()
         if ports != self.bound_ports.value:
             self.bound_ports.publish(ports)
+        if views is not self.served_views.value:
+            self.served_views.publish(views)
 
     def _held(self, key: IdentityKey) -> Credentials:
         held = self._cells.get(key)

@@ -564,6 +564,25 @@ async def test_one_wildcard_listener_serves_every_vip():
             assert host.engine.bound_ports.value == frozenset()
 
 
+async def test_views_count_as_served_only_once_their_vips_are_listened_on():
+    port = free_port()
+    async with application(says(b"web")) as web:
+        before = view(mode=None)
+        later = view(service("web", endpoint(web.port)), mode=None, vips={"web": vip("127.77.0.1", web=port)})
+        settings = Settings(owns_vips=True, own_sockets=True)
+        async with running(dataplane("host", gateway="host"), before, settings=settings) as host:
+            seen, served = host.engine.served_views.version, host.engine.served_views.value
+            assert served == {"default": before}
+            host.views.publish({"default": later})
+            assert host.engine.served_views.version == seen
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.77.0.1", port)).close()
+            with trio.fail_after(3):
+                _, served = await host.engine.served_views.newer_than(seen)
+            assert served == {"default": later}
+            socket.create_connection(("127.77.0.1", port)).close()
+
+
 async def test_a_socket_per_vip_where_something_else_holds_the_port():
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", 0))
