@@ -3,6 +3,7 @@
 Usage: python application.py ADDRESS PORT NAME
 """
 
+import contextlib
 import socket
 import sys
 import threading
@@ -28,10 +29,8 @@ def answer(connection, name):
 
 
 def contained(connection, name):
-    try:
+    with contextlib.suppress(OSError):
         answer(connection, name)
-    except OSError:
-        pass
 
 
 def main():

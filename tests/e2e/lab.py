@@ -133,8 +133,8 @@ class Lab:
         elif problems:
             raise AssertionError("\n".join(problems))
 
-    def inside(self, name, question):
-        """Call ``question()`` where a control plane lives; a lab of network namespaces overrides this."""
+    def inside(self, name, question):  # noqa: ARG002  # a lab of network namespaces overrides this and needs it
+        """Call ``question()`` where a control plane lives."""
         return question()
 
     # ------------------------------------------------------------------ processes

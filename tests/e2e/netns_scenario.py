@@ -42,6 +42,11 @@ def build_hosts():
             sh(*inside, "route", "add", "local", "240.0.0.0/4", "dev", "lo")
 
 
+def enter(fd):
+    if LIBC.setns(fd, CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "setns")
+
+
 def in_namespace(name, question):
     """Call ``question()`` in a thread that lives in the network namespace."""
     result = {}
@@ -49,8 +54,7 @@ def in_namespace(name, question):
     def run():
         fd = os.open(f"/run/netns/{name}", os.O_RDONLY)
         try:
-            if LIBC.setns(fd, CLONE_NEWNET):
-                raise OSError(ctypes.get_errno(), "setns")
+            enter(fd)
             result["value"] = question()
         except BaseException as error:  # noqa: BLE001  # handed to the caller
             result["error"] = error
