@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 
 from meshd import __version__
 from meshd.app.bootstrap import missing_defaults, own_proxies
+from meshd.app.process import allow_many_files, make_directories, settle_memory
 from meshd.app.service import KdsListener, ProxyHost, Selection
 from meshd.app.status import global_status, zone_status
 from meshd.ca.identity import dataplane_uris
@@ -253,12 +254,13 @@ def read_token(path: Path) -> str:
     """The zone token. Read at every connection, so that it can be replaced, and may come later than the process.
 
     Raises:
-        OSError: it is not there; names the setting.
+        OSError: it is not there or no text; names the setting.
     """
     try:
         return path.read_text(encoding="ascii").strip()
-    except OSError as error:
-        raise OSError(f"multizone.zone.kds.tokenFile: cannot read the zone token {path}: {error.strerror}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is no token, which is ASCII text"
+        raise OSError(f"multizone.zone.kds.tokenFile: cannot read the zone token {path}: {reason}") from error
 
 
 @asynccontextmanager
@@ -267,7 +269,6 @@ async def open_store(config: Config, registry: Registry) -> AsyncIterator[Store]
     if config.store.type is StoreType.MEMORY:
         yield MemoryStore(utc_now)
         return
-    config.sqlite_path.parent.mkdir(parents=True, exist_ok=True)
     async with SqliteStore.open(config.sqlite_path, registry, utc_now) as store:
         yield store
 
@@ -278,7 +279,6 @@ async def run_role(loaded: LoadedConfig, stop: trio.Event, started: Callable[[],
     policies = discover()
     registry = Registry((*KINDS, *(p.type for p in policies)))
     permit_for = next(p.permit_for for p in policies if p.permit_for is not None)
-    config.state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     async with open_store(config, registry) as store:
         role = Role(config, store, registry, permit_for)
         ProcessCollector(registry=role.metrics)
@@ -305,7 +305,12 @@ async def run_role(loaded: LoadedConfig, stop: trio.Event, started: Callable[[],
 
 
 async def run_roles(configs: Sequence[LoadedConfig], stop: trio.Event, started: Callable[[], None]) -> None:
-    """Run roles side by side until ``stop``; the failure of one ends all. ``started``: all of them are ready."""
+    """Run roles side by side until ``stop``; the failure of one ends all. ``started``: all of them are ready.
+
+    Raises:
+        ConfigErrors: there is no place for the state of a role; nothing was started.
+    """
+    make_directories(configs)
     waiting = len(configs)
 
     def one_started() -> None:
@@ -325,11 +330,12 @@ def run(configs: Sequence[LoadedConfig]) -> int:
     0: stopped in order. 1: a bug. 2: something that the operator can set right; said in one line each.
     """
     code = 0
+    allow_many_files()
     try:
         trio.run(_run_until_signalled, configs)
     except* MeshdError as group:
-        for error in leaves(group):
-            print(f"meshd: {error}", file=sys.stderr)  # noqa: T201  # the operator's terminal, after the log has ended
+        for line in (line for error in leaves(group) for line in str(error).splitlines()):
+            print(f"meshd: {line}", file=sys.stderr)  # noqa: T201  # the operator's terminal, after the log has ended
         code = 2
     return code
 
@@ -338,8 +344,13 @@ async def _run_until_signalled(configs: Sequence[LoadedConfig]) -> None:
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
         await nursery.start(_watch_signals, stop, nursery.cancel_scope)
-        await run_roles(configs, stop, lambda: _say(READY))
+        await run_roles(configs, stop, _ready)
         nursery.cancel_scope.cancel()
+
+
+def _ready() -> None:
+    settle_memory()
+    _say(READY)
 
 
 def _say(state: str) -> None:
