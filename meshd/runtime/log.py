@@ -35,7 +35,7 @@ class JsonFormatter(logging.Formatter):
         }
         if record.exc_info:
             entry["error"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False)
+        return json.dumps(entry, ensure_ascii=False).encode(errors="backslashreplace").decode()
 
 
 def timestamp(record: logging.LogRecord) -> str:

@@ -92,7 +92,9 @@ class SqliteStore:
     async def _load(self) -> None:
         loaded = await self._worker.run(lambda: self._database.open(self._registry))
         for row in loaded.quarantined:
-            log.error("stored resource cannot be decoded resource=%s reason=%s", row.key, row.reason)
+            # What stands in a damaged row may be no text at all: say it in characters that every log can hold.
+            said = f"resource={row.key} reason={row.reason}".encode(errors="backslashreplace").decode()
+            log.error("stored resource cannot be decoded %s", said)
         self.quarantined = loaded.quarantined
         self._image = Image(loaded.resources, loaded.revision)
 
