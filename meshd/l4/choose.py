@@ -179,6 +179,15 @@ class Balancer:
         if previous is not None and previous.is_probe:
             self.ejections[path] = Ejection(previous.failures, now)
 
+    @property
+    def wheels(self) -> int:
+        """How many listeners and services a state is kept for."""
+        return len(self._wheels)
+
+    def ejected_services(self) -> frozenset[tuple[str, str]]:
+        """The (mesh, name) of the services of which an endpoint has something held against it."""
+        return frozenset((mesh, name) for mesh, _, name in (path.service.partition("/") for path in self.ejections))
+
     def keep(self, paths: Collection[Path], listeners: Collection[tuple[str, str, str]]) -> None:
         """Forget all but these: the endpoints, and the (listener, mesh, service) triples, of the table in force."""
         self.ejections = {p: e for p, e in self.ejections.items() if p in paths}

@@ -1,4 +1,7 @@
-"""From views of the meshes to the routes of one proxy. Pure: same arguments, same table."""
+"""The parts of a proxy's routes, each from the view of a mesh. Pure: same arguments, same part.
+
+``update.py`` puts them together and makes again what changed.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +14,6 @@ from meshd.kinds.mesh import CertificateAuthorityBackend, Mesh, Mode
 from meshd.kinds.zone_egress import ZoneEgress
 from meshd.kinds.zone_ingress import ZoneIngress
 from meshd.l4.table import (
-    EMPTY,
     ClientTls,
     Cluster,
     ExternalRoute,
@@ -20,11 +22,8 @@ from meshd.l4.table import (
     Origination,
     OutboundListener,
     PermitFor,
-    RouteTable,
-    SniListener,
     Timeouts,
     TlsMode,
-    VipListener,
     service_sni,
 )
 from meshd.model import labels as label
@@ -69,52 +68,25 @@ class Settings:
     ingress: Timeouts = field(default_factory=lambda: Timeouts(connect_s=0.4, handshake_s=0.7))
 
 
-def render(views: Mapping[str, MeshView], proxy: Resource, permit_for: PermitFor, settings: Settings) -> RouteTable:
-    """The routes of ``proxy``. A mesh that has no view yet gives no routes.
-
-    ``permit_for`` is asked once for each inbound under mTLS and each external service at an egress.
-    """
-    match proxy.spec:
-        case Dataplane() as spec:
-            view = views.get(proxy.key.mesh)
-            return EMPTY if view is None else DataplaneRenderer(view, proxy, spec, permit_for, settings).table()
-        case ZoneIngress() as spec:
-            routes: dict[bytes, Cluster | ExternalRoute] = {}
-            for mesh in sorted(views):
-                for service in views[mesh].ingress_services.values():
-                    routes[service_sni(service.name, mesh).lower()] = Cluster(
-                        mesh, service.name, service.endpoints, timeouts=settings.ingress
-                    )
-            return RouteTable(sni=(SniListener(spec.networking.address, spec.networking.port, routes),))
-        case ZoneEgress() as spec:
-            routes = {}
-            for mesh in sorted(views):
-                if enabled_backend(views[mesh]) is not None:
-                    routes |= egress_routes(views[mesh], proxy.key.name, permit_for, settings)
-            return RouteTable(sni=(SniListener(spec.networking.address, spec.networking.port, routes),))
-        case _:
-            raise ValueError(f"{proxy.key}: not a proxy")
+def ingress_route(view: MeshView, service: ServiceView, settings: Settings) -> Cluster:
+    """What a ZoneIngress does for one service: passes on."""
+    return Cluster(view.mesh_name, service.name, service.endpoints, timeouts=settings.ingress)
 
 
-def egress_routes(
-    view: MeshView, name: str, permit_for: PermitFor, settings: Settings
-) -> dict[bytes, Cluster | ExternalRoute]:
-    """What a ZoneEgress ``name`` does for one mesh: passes on, and ends mTLS for external services of its own zone."""
+def egress_route(
+    view: MeshView, service: ServiceView, name: str, permit_for: PermitFor, settings: Settings
+) -> Cluster | ExternalRoute:
+    """What a ZoneEgress ``name`` does for one service: passes on, or ends mTLS for an external one of its own zone."""
     mesh = view.mesh_name
-    routes: dict[bytes, Cluster | ExternalRoute] = {}
-    for service in view.egress_services.values():
-        sni = service_sni(service.name, mesh).lower()
-        outside = tuple(e for e in service.endpoints if e.reach is Reach.EXTERNAL)
-        if not outside:
-            routes[sni] = Cluster(mesh, service.name, service.endpoints, timeouts=settings.egress)
-            continue
-        tags = external_spec(service).tags if service.external is not None else outside[0].tags
-        routes[sni] = ExternalRoute(
-            IdentityKey(mesh, egress_owner(name), egress_uris(mesh)),
-            permit_for(view, None, tags, ""),
-            external_cluster(view, service, outside, settings),
-        )
-    return routes
+    outside = tuple(e for e in service.endpoints if e.reach is Reach.EXTERNAL)
+    if not outside:
+        return Cluster(mesh, service.name, service.endpoints, timeouts=settings.egress)
+    tags = external_spec(service).tags if service.external is not None else outside[0].tags
+    return ExternalRoute(
+        IdentityKey(mesh, egress_owner(name), egress_uris(mesh)),
+        permit_for(view, None, tags, ""),
+        external_cluster(view, service, outside, settings),
+    )
 
 
 def egress_owner(name: str) -> str:
@@ -168,11 +140,13 @@ def origination_of(mesh: str, spec: ExternalService, read: Callable[[str, DataSo
 
 
 class DataplaneRenderer:
-    """Renders one Dataplane; holds what all of its parts need, and each destination once."""
+    """Renders the parts of one Dataplane; what ``check`` names is left out."""
 
     def __init__(
         self, view: MeshView, proxy: Resource, spec: Dataplane, permit_for: PermitFor, settings: Settings
     ) -> None:
+        self.refused = check(proxy)
+        self._skip = {v.field for v in self.refused}
         self._view = view
         self._proxy = proxy
         self._spec = spec
@@ -180,23 +154,26 @@ class DataplaneRenderer:
         self._settings = settings
         self._backend = enabled_backend(view)
         self._identity = self._identity_key() if self._backend is not None else None
-        self._clusters: dict[tuple[str, tuple[tuple[str, str], ...]], Cluster] = {}
 
-    def table(self) -> RouteTable:
-        """The routes; the parts that ``check`` names are left out."""
-        refused = check(self._proxy)
-        skip = {v.field for v in refused}
-        inbounds = tuple(
+    def inbounds(self) -> tuple[InboundListener, ...]:
+        """What listens for other services."""
+        return tuple(
             self._inbound(i)
             for at, i in enumerate(self._spec.networking.inbound)
-            if f"networking.inbound[{at}]" not in skip and i.state is not InboundState.IGNORED
+            if f"networking.inbound[{at}]" not in self._skip and i.state is not InboundState.IGNORED
         )
-        outbounds = tuple(
-            OutboundListener(o.address or LOOPBACK, o.port, self._outbound(o))
-            for at, o in enumerate(self._spec.networking.outbound)
-            if f"networking.outbound[{at}]" not in skip
+
+    def outbounds(self) -> tuple[Outbound, ...]:
+        """Those of the resource that ``outbound`` is to render."""
+        return tuple(
+            o for at, o in enumerate(self._spec.networking.outbound) if f"networking.outbound[{at}]" not in self._skip
         )
-        return RouteTable(inbounds, outbounds, self._vips(), refused=refused)
+
+    def outbound(self, outbound: Outbound) -> OutboundListener:
+        """What listens for the local application's connections to one service."""
+        narrowing = {k: v for k, v in outbound.tags.items() if k not in (label.SERVICE, label.MESH)}
+        cluster = self.destination(outbound.service, narrowing)
+        return OutboundListener(outbound.address or LOOPBACK, outbound.port, cluster)
 
     def _identity_key(self) -> IdentityKey | None:
         networking = self._spec.networking
@@ -227,26 +204,8 @@ class DataplaneRenderer:
             application=(inbound.service_address or address, inbound.application_port),
         )
 
-    def _outbound(self, outbound: Outbound) -> Cluster:
-        narrowing = {k: v for k, v in outbound.tags.items() if k not in (label.SERVICE, label.MESH)}
-        return self._cluster(outbound.service, narrowing)
-
-    def _vips(self) -> tuple[VipListener, ...]:
-        if not self._settings.owns_vips:
-            return ()
-        by_port: dict[int, dict[str, Cluster]] = {}
-        for vip in self._view.vips.values():
-            for port, service in vip.ports.items():
-                by_port.setdefault(port, {})[str(vip.address)] = self._cluster(service, {})
-        return tuple(VipListener(port, by_port[port], self._settings.own_sockets) for port in sorted(by_port))
-
-    def _cluster(self, name: str, narrowing: Mapping[str, str]) -> Cluster:
-        key = (name, tuple(sorted(narrowing.items())))
-        if key not in self._clusters:
-            self._clusters[key] = self._destination(name, narrowing)
-        return self._clusters[key]
-
-    def _destination(self, name: str, narrowing: Mapping[str, str]) -> Cluster:
+    def destination(self, name: str, narrowing: Mapping[str, str]) -> Cluster:
+        """A service as this Dataplane reaches it, of its instances those whose tags agree with ``narrowing``."""
         mesh, timeouts = self._view.mesh_name, self._settings.outbound
         service = self._view.services.get(name)
         if service is None:

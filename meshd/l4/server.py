@@ -59,6 +59,8 @@ BACKLOG = 4096
 WILDCARD = "0.0.0.0"  # noqa: S104  # the VIP listener's; other local addresses have no route on it
 HELLO_CHUNK = 16 * 1024
 WELCOMED = 4096
+WHEELS_KEPT = 64
+"""So many states of round robin are not worth looking whether their listeners are still there."""
 
 MetricT = TypeVar("MetricT", Counter, Gauge)
 Address = tuple[str, int]
@@ -144,6 +146,7 @@ class Server:
         self._dead_applications: set[Address] = set()
         self._an_application_died = trio.Event()
         self._open = 0
+        self._wheels_kept = WHEELS_KEPT
         self._children: dict[tuple[Counter | Gauge, tuple[str, ...]], Counter | Gauge] = {}
 
     # ---- listeners
@@ -161,8 +164,8 @@ class Server:
         for address, spec in wanted.items():
             bound = self._bound.get(address)
             if bound is not None:
-                bound.spec = spec
-                recheck(bound)
+                before, bound.spec = bound.spec, spec
+                recheck(bound, before)
                 continue
             try:
                 sock = listen(address)
@@ -218,13 +221,18 @@ class Server:
 
     def _forget(self, table: RouteTable) -> None:
         """Drop what is known of endpoints and listeners that are not in the table."""
+        self._dead_applications &= {i.application for i in table.inbounds}
+        services = self._balancer.ejected_services()
+        if not services and self._balancer.wheels <= 2 * self._wheels_kept:
+            return  # walking through all destinations for nothing
         paths, listeners = set(), set()
         for bound in self._bound.values():
             for cluster in clusters_of(bound.spec):
                 listeners.add((bound.name, cluster.mesh, cluster.name))
-                paths |= {cluster.path(e) for e in cluster.endpoints}
+                if (cluster.mesh, cluster.name) in services:
+                    paths |= {cluster.path(e) for e in cluster.endpoints}
         self._balancer.keep(paths, listeners)
-        self._dead_applications &= {i.application for i in table.inbounds}
+        self._wheels_kept = max(WHEELS_KEPT, self._balancer.wheels)
 
     def bound_vip_ports(self) -> frozenset[int]:
         """The ports on which VIPs are served now."""
@@ -338,6 +346,9 @@ class Server:
         if spec.tls is TlsMode.PERMISSIVE:
             raw, is_mesh = await self._peek(sock)
         if not is_mesh:
+            newest = bound.spec
+            if isinstance(newest, InboundListener) and newest.tls is TlsMode.STRICT:
+                raise DeniedError("plaintext, which is not taken any more")
             connection.is_plaintext = True
             application = await self._application(spec)
             await self._relay(connection, PlainLeg(sock, raw), PlainLeg(application))
@@ -629,14 +640,27 @@ def can_listen(address: Address) -> bool:
     return True
 
 
-def recheck(bound: Bound) -> None:
-    """Cut the connections that their listener no longer allows: a permission withdrawn, plaintext no more."""
+def recheck(bound: Bound, before: Spec) -> None:
+    """Cut the connections that their listener no longer allows: a permission withdrawn, plaintext no more.
+
+    ``before`` is what was in force until now: only what it allowed and how that changed is looked at.
+    """
     spec = bound.spec
-    for connection in bound.connections:
-        if connection.uris is not None:
-            permit = permit_now(spec, connection.sni)
-            gone = permit is None and not (isinstance(spec, InboundListener) and spec.tls is TlsMode.NONE)
-            if gone or (permit is not None and not permit.decide(connection.uris).allowed):
+    if isinstance(spec, InboundListener) and spec != before:
+        for connection in bound.connections:
+            if connection.uris is not None:
+                gone = spec.permit is None and spec.tls is not TlsMode.NONE
+                if gone or (spec.permit is not None and not spec.permit.decide(connection.uris).allowed):
+                    connection.end("denied")
+            elif connection.is_plaintext and spec.tls is TlsMode.STRICT:
                 connection.end("denied")
-        elif connection.is_plaintext and isinstance(spec, InboundListener) and spec.tls is TlsMode.STRICT:
-            connection.end("denied")
+    if isinstance(spec, SniListener) and isinstance(before, SniListener):
+        external = [(sni, route) for sni, route in before.routes.items() if isinstance(route, ExternalRoute)]
+        now = [(spec.routes.get(sni), route) for sni, route in external]
+        if all(isinstance(new, ExternalRoute) and new.permit == old.permit for new, old in now):
+            return
+        for connection in bound.connections:
+            if connection.uris is not None:
+                permit = permit_now(spec, connection.sni)
+                if permit is None or not permit.decide(connection.uris).allowed:
+                    connection.end("denied")

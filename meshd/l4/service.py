@@ -8,12 +8,14 @@ import trio
 from meshd.ca.identity import Credentials, no_credentials
 from meshd.l4.choose import MAX_OFFSET_STEPS, Balancer
 from meshd.l4.metrics import Metrics
-from meshd.l4.render import Settings, fixed_listeners, render
+from meshd.l4.render import Settings, fixed_listeners
 from meshd.l4.server import Limits, Server, listen
 from meshd.l4.table import EMPTY, IdentityKey, PermitFor, RouteTable
+from meshd.l4.update import NOTHING, updating
 from meshd.model.resource import Resource
 from meshd.runtime.latest import Latest
 from meshd.runtime.listen import ListenError, why_not
+from meshd.runtime.steps import in_steps
 from meshd.topology.view import MeshView
 
 RETRY_BIND_S = 1.0
@@ -106,18 +108,23 @@ class Engine:
         self, accepting: trio.Nursery, connections: trio.Nursery, task_status: trio.TaskStatus[None]
     ) -> None:
         inputs: tuple[int, int] | None = None
-        views: Mapping[str, MeshView] = {}
-        started = False
+        rendering = NOTHING
+        is_bound = started = False
         while True:
             self._changed = trio.Event()
             newest = (self._proxy.version, self._views.version)
             if newest != inputs:
                 inputs = newest
-                views = self._views.value
-                self.table.publish(render(views, self._proxy.value, self._permit_for, self._settings))
+                rendering = await in_steps(
+                    updating(rendering, self._views.value, self._proxy.value, self._permit_for, self._settings)
+                )
+            is_new = rendering.table is not self.table.value
+            if is_new:
+                self.table.publish(rendering.table)
                 self._follow_identities(accepting)
-            is_bound = self._server.apply(self.table.value, accepting, connections)
-            self._publish(views, is_bound=is_bound)
+            if is_new or not is_bound:
+                is_bound = self._server.apply(rendering.table, accepting, connections)
+            self._publish(rendering.views, is_bound=is_bound)
             if not started:
                 started = True
                 task_status.started()

@@ -35,7 +35,8 @@ class Permit(Protocol):
 PermitFor = Callable[[MeshView, Resource | None, Mapping[str, str], str], Permit]
 """Gives the permit of an inbound: (view, its Dataplane, its tags, its section: its name or else its port in digits).
 
-For an external service at the egress: (view, None, its tags, "").
+For an external service at the egress: (view, None, its tags, ""). Of the view it reads the Mesh and the policies, so
+that a permit is asked for again only when one of these changes.
 """
 
 
@@ -218,10 +219,16 @@ class RouteTable:
 
     def identities(self) -> frozenset[IdentityKey]:
         """Every certificate that the table needs."""
-        listeners: tuple[Spec, ...] = (*self.outbounds, *self.vips, *self.sni)
-        found = {c.tls.identity for listener in listeners for c in clusters_of(listener) if c.tls is not None}
-        found |= {i.identity for i in self.inbounds if i.identity is not None}
+        found = {i.identity for i in self.inbounds if i.identity is not None}
         found |= {r.identity for s in self.sni for r in s.routes.values() if isinstance(r, ExternalRoute)}
+        newest: IdentityKey | None = None
+        listeners: tuple[Spec, ...] = (*self.outbounds, *self.vips)
+        for listener in listeners:
+            for cluster in clusters_of(listener):
+                # A thousand clusters share one: looking it up each time would cost more than all else here.
+                if cluster.tls is not None and cluster.tls.identity is not newest:
+                    newest = cluster.tls.identity
+                    found.add(newest)
         return frozenset(found)
 
 

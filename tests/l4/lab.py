@@ -127,6 +127,11 @@ class Running:
     cells: dict[tuple, Latest[Credentials]]
     permit: Latest[Permit]
 
+    def allow(self, permit: Permit) -> None:
+        """Change the permissions, as a change of the mesh's policies does."""
+        self.permit.publish(permit)
+        self.views.publish({name: replace(v, policies=dict(v.policies)) for name, v in self.views.value.items()})
+
     def count(self, name: str, **labels: str) -> float:
         """The sum of a metric over the series that have these labels."""
         return sum(

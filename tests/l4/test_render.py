@@ -3,8 +3,9 @@ from dataclasses import replace
 import pytest
 
 from meshd.kinds.dataplane import Dataplane
-from meshd.l4.render import Settings, check, fixed_listeners, render
+from meshd.l4.render import Settings, check, fixed_listeners
 from meshd.l4.table import EMPTY, Cluster, ExternalRoute, TlsMode
+from meshd.l4.update import render
 from meshd.model.resource import Resource, ResourceKey
 from meshd.topology.view import Reach
 from tests.l4.lab import Allow, dataplane, egress, endpoint, ingress, mesh, service, view, vip

@@ -1,0 +1,77 @@
+"""Steps: one place in the turn, the result comes out, and nothing is left behind."""
+
+from collections.abc import Generator
+
+import pytest
+import trio
+
+from meshd.runtime.steps import in_steps
+
+
+def counting(count: int, log: list[str], name: str) -> Generator[None, None, str]:
+    for i in range(count):
+        log.append(f"{name}{i}")
+        yield
+    return name
+
+
+async def test_returns_what_the_work_returns() -> None:
+    assert await in_steps(counting(3, [], "a")) == "a"
+
+
+class Turns(trio.abc.Instrument):
+    """Notes where a turn of the loop begins."""
+
+    def __init__(self, log: list[str]) -> None:
+        self._log = log
+
+    def after_io_wait(self, timeout: float) -> None:
+        del timeout
+        self._log.append("|")
+
+
+async def test_one_step_of_all_work_in_a_turn_of_the_loop() -> None:
+    log: list[str] = []
+    instrument = Turns(log)
+    trio.lowlevel.add_instrument(instrument)
+    async with trio.open_nursery() as nursery:
+        for name in "ab":
+            nursery.start_soon(in_steps, counting(10, log, name), 0.0)
+    trio.lowlevel.remove_instrument(instrument)
+    turns = [turn.split() for turn in " ".join(log).split("|")]
+    assert max(len(turn) for turn in turns) == 1
+    assert sorted(entry for turn in turns for entry in turn) == sorted(f"{n}{i}" for n in "ab" for i in range(10))
+
+
+async def test_several_yields_share_a_step_while_there_is_time(autojump_clock: trio.testing.MockClock) -> None:
+    del autojump_clock  # on it no time passes, so a step has all the time it wants
+    log: list[str] = []
+    async with trio.open_nursery() as nursery:
+        for name in "ab":
+            nursery.start_soon(in_steps, counting(3, log, name))
+    assert "".join(log) in {"a0a1a2b0b1b2", "b0b1b2a0a1a2"}
+
+
+async def test_an_error_leaves_the_place_to_others() -> None:
+    def failing() -> Generator[None, None, None]:
+        yield
+        raise ValueError("no")
+
+    with pytest.raises(ValueError, match="no"):
+        await in_steps(failing())
+    assert await in_steps(counting(1, [], "a")) == "a"
+
+
+async def test_cancelled_work_is_closed() -> None:
+    closed: list[bool] = []
+
+    def endless() -> Generator[None, None, None]:
+        try:
+            while True:
+                yield
+        finally:
+            closed.append(True)
+
+    with trio.move_on_after(0.01):
+        await in_steps(endless())
+    assert closed == [True]
