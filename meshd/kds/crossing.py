@@ -34,6 +34,8 @@ HEADER_FEATURES = (ZONE_PING_HEALTH, HASH_SUFFIX)
 """What a zone announces in the call's metadata, one entry each."""
 
 PRODUCER = "producer"
+HOME_LABELS = frozenset({label.MANAGED_BY_FILE})
+"""Labels that do not cross the border, either way."""
 
 
 def is_local(resource: Resource, origin: str) -> bool:
@@ -46,6 +48,14 @@ def is_kept_home(resource: Resource) -> bool:
     return resource.labels.get(label.KDS_SYNC) == "disabled"
 
 
+def at_home(labels: Mapping[str, str]) -> Mapping[str, str]:
+    """The labels without those that mean something only where they were set, whoever sends them.
+
+    A file of another control plane does not own anything here: what it seems to own would be deleted at our start.
+    """
+    return {key: value for key, value in labels.items() if key not in HOME_LABELS}
+
+
 def to_global(
     type_: ResourceType, resource: Resource, zone: str, skip_prefixes: Collection[str] = ()
 ) -> Resource | None:
@@ -56,7 +66,7 @@ def to_global(
     """
     if is_kept_home(resource) or not is_local(resource, label.ORIGIN_ZONE):
         return None
-    labels = {**resource.labels, label.ORIGIN: label.ORIGIN_ZONE, label.ZONE: zone}
+    labels = {**at_home(resource.labels), label.ORIGIN: label.ORIGIN_ZONE, label.ZONE: zone}
     labels.pop(label.DELETION_GRACE, None)
     labels = without_prefixes(labels, skip_prefixes)
     wire = resource.wire
@@ -77,7 +87,7 @@ def to_zone(type_: ResourceType, resource: Resource, skip_prefixes: Collection[s
     local = is_local(resource, label.ORIGIN_GLOBAL)
     if (Flow.GLOBAL_TO_ZONE if local else Flow.ACROSS_ZONES) not in type_.flow:
         return None
-    labels = without_prefixes({**resource.labels, label.ORIGIN: label.ORIGIN_GLOBAL}, skip_prefixes)
+    labels = without_prefixes({**at_home(resource.labels), label.ORIGIN: label.ORIGIN_GLOBAL}, skip_prefixes)
     sent = replace(resource, labels=labels, status=None)
     if resource.key.kind == "GlobalSecret" and resource.key.name.startswith(ZONE_SIGNING_KEY):
         sent = public_half(sent)

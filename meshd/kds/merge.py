@@ -9,6 +9,7 @@ from typing import Protocol
 
 from meshd.discovery.receiver import Received
 from meshd.kds import surgery
+from meshd.kds.crossing import at_home
 from meshd.kds.envelope import Arrived, UnreadableError, decode
 from meshd.kds.names import hashed_name, key_of
 from meshd.kds.quarantine import Refusal
@@ -133,11 +134,16 @@ def on_global(batch: Batch, stored: Stored, zone: str) -> Merged:
     def receive(one: Arrived, existing: Resource | None) -> Resource:
         if existing is not None and existing.labels.get(label.ZONE) != zone:
             raise ValueError(f"it belongs to {belongs_to(existing)}")
-        labels = {**one.labels, label.ZONE: zone, label.ORIGIN: label.ORIGIN_ZONE}
+        labels = {**at_home(one.labels), label.ZONE: zone, label.ORIGIN: label.ORIGIN_ZONE}
         expected = hashed_name(one.key.mesh, labels.get(label.DISPLAY_NAME) or one.key.name, labels)
         if one.key.name != expected:
             # Names are the hash of the zone, so that no zone can take a name that another will need.
             raise ValueError(f"its name is not the one that its mesh, display name and zone give: {expected!r}")
+        other = mistaken_for(zone, labels.get(label.NAMESPACE, ""), stored)
+        if other:
+            raise ValueError(
+                f"its namespace {labels[label.NAMESPACE]!r} behind the zone's name gives the names of zone {other!r}"
+            )
         wire, claimed = surgery.pin_zone(one.key.kind, one.spec, zone)
         relabelled.extend(claimed)
         resource = build(batch.type_, one, existing, labels, wire)
@@ -149,6 +155,16 @@ def on_global(batch: Batch, stored: Stored, zone: str) -> Merged:
 
     merged = merge(batch, stored, in_scope, receive)
     return replace(merged, relabelled=tuple(relabelled))
+
+
+def mistaken_for(zone: str, namespace: str, stored: Stored) -> str:
+    """The zone whose names ``zone`` would take with this namespace, empty if there is none.
+
+    The hash in a name has no separators (reference/kds.md T24): zone "east" with namespace "2" hashes as zone "east2".
+    """
+    whole = zone + namespace
+    longer = (whole[:end] for end in range(len(zone) + 1, len(whole) + 1))
+    return next((name for name in longer if stored.get(ResourceKey("Zone", "", name)) is not None), "")
 
 
 def on_zone(batch: Batch, stored: Stored) -> Merged:
@@ -167,7 +183,7 @@ def on_zone(batch: Batch, stored: Stored) -> Merged:
         if existing is not None and not in_scope(existing):
             # Kuma's words: the global shows them to its users.
             raise ValueError("user error: a resource of that name was made in this zone; delete or rename it")
-        resource = build(batch.type_, one, existing, one.labels, one.spec)
+        resource = build(batch.type_, one, existing, at_home(one.labels), one.spec)
         return replace(resource, status=existing.status if existing else None)
 
     return merge(batch, stored, in_scope, receive)

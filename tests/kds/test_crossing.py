@@ -9,6 +9,7 @@ from meshd.kds.crossing import NODE_FEATURES, ZoneEnd, admits, to_global, to_zon
 from meshd.kinds.config import Config
 from meshd.kinds.secret import Secret
 from meshd.model import codec
+from meshd.model import labels as label
 from meshd.model.resource import Resource, ResourceKey
 from tests.kds.lab import REGISTRY, dataplane, ingress, mesh, permission
 
@@ -52,6 +53,13 @@ def test_the_own_zone_is_said_whatever_a_label_says() -> None:
     sent = to_global(REGISTRY["Dataplane"], made, "zone-1")
     assert sent.labels["kuma.io/zone"] == "zone-1"
     assert "kuma.io/deletion-grace-period-started-at" not in sent.labels
+
+
+def test_labels_of_one_control_plane_stay_in_it() -> None:
+    made = dataclasses.replace(resource(ingress("in")), labels={label.MANAGED_BY_FILE: "true", "team": "x"})
+    assert label.MANAGED_BY_FILE not in to_global(REGISTRY["ZoneIngress"], made, "zone-1").labels
+    of_file = dataclasses.replace(resource(mesh()), labels=made.labels)
+    assert to_zone(REGISTRY["Mesh"], of_file).labels == {"kuma.io/origin": "global", "team": "x"}
 
 
 @pytest.mark.parametrize("labels", [{"origin": "global"}, {"kds-sync": "disabled"}])

@@ -9,7 +9,9 @@ from meshd.kds import crossing
 from meshd.kds.envelope import KUMA_RESOURCE, TYPE_PREFIX, encode
 from meshd.kds.merge import Merged, complaint, joined, on_global, on_zone, open_batch, pieces
 from meshd.kinds.secret import Secret
+from meshd.kinds.zone import Zone
 from meshd.model import codec
+from meshd.model import labels as label
 from meshd.model.resource import Resource, ResourceKey
 from meshd.store.store import Create, Delete, Update
 from tests.kds.lab import REGISTRY, dataplane, ingress, mesh, permission
@@ -118,6 +120,33 @@ def test_a_zone_cannot_overwrite_or_squat_on_names_of_another() -> None:
     ahead = globally(Shelf(), received("Dataplane", entry))
     assert ahead.edits == ()
     assert "its name is not the one" in ahead.refused[0].reason
+
+
+def test_a_namespace_does_not_make_a_zone_another_one() -> None:
+    namespace = {"k8s.kuma.io/namespace": "2"}
+    mine, entry = sent_up(dataplane("dp-1"), "east", **namespace)
+    assert mine.key == sent_up(dataplane("dp-1"), "east2")[0].key, "the hash has no separators"
+    east2 = Resource(ResourceKey("Zone", "", "east2"), Zone())
+    refused = globally(Shelf(east2), received("Dataplane", entry), "east")
+    assert refused.edits == ()
+    assert "gives the names of zone 'east2'" in refused.refused[0].reason
+    assert keys(globally(Shelf(), received("Dataplane", entry), "east")) == [("Create", mine.key.name)]
+    own = sent_up(dataplane("dp-1"), "east2")[1]
+    east = Resource(ResourceKey("Zone", "", "east"), Zone())
+    assert keys(globally(Shelf(east, east2), received("Dataplane", own), "east2")) == [("Create", mine.key.name)]
+
+
+def test_that_a_file_owns_it_somewhere_else_means_nothing_here() -> None:
+    labels = {"kuma.io/origin": "zone", label.MANAGED_BY_FILE: "true", "team": "x"}
+    _, honest = sent_up(ingress("in"), **labels)
+    up = dataclasses.replace(sent_up(ingress("in"))[0], labels={**sent_up(ingress("in"))[0].labels, **labels})
+    for entry in (honest, encode(REGISTRY["ZoneIngress"], up)):
+        [edit] = globally(Shelf(), received("ZoneIngress", entry)).edits
+        assert edit.resource.labels["team"] == "x"
+        assert label.MANAGED_BY_FILE not in edit.resource.labels
+    forwarded = dataclasses.replace(up, labels={**up.labels, "kuma.io/origin": "global"})
+    [edit] = zonally(Shelf(), received("ZoneIngress", encode(REGISTRY["ZoneIngress"], forwarded))).edits
+    assert label.MANAGED_BY_FILE not in edit.resource.labels
 
 
 def test_one_bad_resource_stays_out_and_is_left_as_it_was() -> None:
