@@ -1,12 +1,13 @@
 """The two kinds of ends that a connection has, and opening the upstream one."""
 
+import contextlib
 import errno
 import socket
 import ssl
 import struct
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
-from typing import Protocol
+from typing import Any, Protocol
 
 import trio
 
@@ -155,7 +156,9 @@ class TlsLeg:
             TlsError: broken, or ended without close_notify.
         """
         while True:
-            if self.tls.has_output():  # the answer to a key update; never between reading and returning
+            # The answer to a key update; never between reading and returning. A sender that holds the lock takes it
+            # along, and waiting for it would be waiting for the peer to read before we do.
+            if self.tls.has_output() and not self._sending.locked():
                 await self._flush()
             try:
                 count = self.tls.read_into(view)
@@ -206,6 +209,7 @@ class Resolver:
     def __init__(self) -> None:
         self._known: dict[str, tuple[float, tuple[str, ...]]] = {}
         self._looking: dict[str, trio.Lock] = {}
+        self._threads: dict[str, trio.CapacityLimiter] = {}
 
     async def addresses(self, host: str) -> tuple[str, ...]:
         """At least one IP address of ``host``, the resolver's preferred first.
@@ -222,13 +226,29 @@ class Resolver:
             if known and trio.current_time() < expires:
                 return known
             try:
-                found = await trio.socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+                found = await trio.to_thread.run_sync(look_up, host, abandon_on_cancel=True, limiter=self._thread(host))
                 known = tuple(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
             except OSError:
                 if not known:
                     raise
             self._known[host] = (trio.current_time() + RESOLVED_FOR_S, known)
             return known
+
+    def _thread(self, host: str) -> trio.CapacityLimiter:
+        """One thread a name, not one of those that the whole process shares.
+
+        A lookup that nobody waits for any more still sits in its thread, for as long as a dead resolver takes.
+        """
+        return self._threads.setdefault(host, trio.CapacityLimiter(1))
+
+
+def look_up(host: str) -> list[tuple[Any, ...]]:
+    """What the host's resolver says; blocks.
+
+    Raises:
+        OSError: there is no such name, or no answer.
+    """
+    return list(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
 
 
 async def connect(address: str, port: int) -> socket.socket:
@@ -338,19 +358,18 @@ class Dialer:
         self._resolver = resolver
 
     async def tcp(self, host: str, port: int, connect_s: float) -> socket.socket:
-        """Connect to the first address of ``host`` that takes it.
+        """Connect to the first address of ``host`` that takes it; one that is silent has its share of the time.
 
         Raises:
             OSError: none did, or there is none.
             trio.TooSlowError: ``connect_s`` is over.
         """
-        with trio.fail_after(connect_s):
+        with trio.fail_after(connect_s) as scope:
             *others, last = await self._resolver.addresses(host)
-            for address in others:
-                try:
+            for waiting, address in enumerate(others):
+                share_s = (scope.deadline - trio.current_time()) / (len(others) + 1 - waiting)
+                with trio.move_on_after(share_s), contextlib.suppress(OSError):
                     return await connect(address, port)
-                except OSError:
-                    continue
             return await connect(last, port)
 
     async def tls(

@@ -90,6 +90,7 @@ class Connection:
 
     scope: trio.CancelScope
     outcome: str = "done"
+    is_cut: bool = False
     uris: tuple[str, ...] | None = None
     sni: bytes = b""
     is_plaintext: bool = False
@@ -101,6 +102,7 @@ class Connection:
     def end(self, outcome: str) -> None:
         """Cut it now, for this reason."""
         self.outcome = outcome
+        self.is_cut = True
         self.scope.cancel()
 
 
@@ -300,7 +302,8 @@ class Server:
             with connection.scope:
                 tune(sock)
                 await self._serve(bound, connection, sock)
-            if connection.scope.cancelled_caught and connection.outcome == "done" and not connection.ended:
+            if connection.scope.cancelled_caught and not connection.is_cut:
+                # By its deadline, maybe in the middle of an answer: "done" would close it as if that had been all.
                 connection.outcome = "drained"
         except trio.Cancelled:
             connection.outcome = "drained"
@@ -331,9 +334,13 @@ class Server:
             case OutboundListener() as spec:
                 await self._outbound(bound, spec.cluster, connection, PlainLeg(sock))
             case VipListener() as spec:
-                cluster = spec.clusters.get(sock.getsockname()[0])
+                address, peer = sock.getsockname()[0], sock.getpeername()[0]
+                cluster = spec.clusters.get(address)
                 if cluster is None:
-                    raise LookupFailedError(f"{sock.getsockname()[0]} is no VIP with port {spec.port}")
+                    raise LookupFailedError(f"{address} is no VIP with port {spec.port}")
+                if peer != address and not is_here(peer):
+                    # A neighbour can send us packets for a VIP, and would speak with this host's identity.
+                    raise DeniedError(f"{peer} is another host; the VIPs here are for this one")
                 await self._outbound(bound, cluster, connection, PlainLeg(sock))
             case SniListener() as spec:
                 await self._by_sni(bound, spec, connection, sock)
@@ -373,11 +380,14 @@ class Server:
         """What a client of a permissive inbound sent first, and whether that opens mesh mTLS."""
         reader = ClientHelloReader()
         hello: ClientHello | None = None
-        with trio.move_on_after(self._limits.silence_s):
+        began = trio.current_time()
+        with trio.move_on_at(began + self._limits.silence_s) as scope:
             while hello is None:
                 count = await receive_some(sock, self._buffers.plain[:HELLO_CHUNK])
                 if not count:
                     break
+                # It does speak first: a ClientHello that is slow is one all the same.
+                scope.deadline = began + self._limits.hello_s
                 try:
                     hello = reader.feed(self._buffers.plain[:count])
                 except ValueError:
@@ -404,8 +414,10 @@ class Server:
         check_client(uris, spec.identity.mesh)
         # Judged by the newest spec: a permission may have been withdrawn during the handshake.
         connection.uris = uris
-        permit = permit_now(bound.spec, connection.sni) or spec.permit
-        self._judge(bound, permit, uris)
+        permit = permit_now(bound.spec, connection.sni)
+        if permit is None and isinstance(bound.spec, SniListener):
+            raise LookupFailedError(f"the route of SNI {connection.sni[:300]!r} is gone")
+        self._judge(bound, permit or spec.permit, uris)
         return client
 
     def _judge(self, bound: Bound, permit: Permit, uris: tuple[str, ...]) -> None:
@@ -637,6 +649,16 @@ def can_listen(address: Address) -> bool:
         listen(address).close()
     except OSError:
         return False
+    return True
+
+
+def is_here(address: str) -> bool:
+    """Whether an IP address is one of this host's: nobody can bind another."""
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        try:
+            sock.bind((address, 0))
+        except OSError:
+            return False
     return True
 
 
