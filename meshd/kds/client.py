@@ -48,6 +48,9 @@ HEALTH_CHECK_TIMEOUT_S = 30.0
 UNACKNOWLEDGED_S = 30.0
 """A Kuma global may sleep 10 s before it looks at a new stream; beyond this it hangs."""
 
+TOKEN_AGAIN_S = 1.0
+"""How often a zone looks for a token that is not there yet."""
+
 STOPPING = "this control plane is stopping"
 
 Connect = Callable[[], AbstractAsyncContextManager[Channel]]
@@ -114,8 +117,9 @@ def client_context(root_ca_file: str | None, *, skip_verify: bool = False) -> ss
 class ZoneKds:
     """The zone's KDS, a service. ``status`` and ``quarantine.items`` are for REST and insights.
 
-    ``connect`` opens a channel whose other end may be told the token. ``token`` is read at every connection, so a
-    file can be replaced; empty: none. ``config`` is a JSON text that a Kuma global shows; it must hold no secrets.
+    ``connect`` opens a channel whose other end may be told the token. ``token`` is read before every connection, so a
+    file can be replaced or come later: while it raises OSError or ValueError, or returns "", the zone waits and calls
+    nobody. None: the zone has none to show. ``config`` is a JSON text that a Kuma global shows, without secrets.
     """
 
     name = "kds-zone"
@@ -127,7 +131,7 @@ class ZoneKds:
         connect: Connect,
         rng: random.Random,
         *,
-        token: Callable[[], str] = str,
+        token: Callable[[], str | None] = lambda: None,
         config: str = '{"mode":"zone","environment":"universal","store":{"type":"memory"}}',
         debounce_s: float = DEBOUNCE_S,
         unacknowledged_s: float = UNACKNOWLEDGED_S,
@@ -140,6 +144,7 @@ class ZoneKds:
         self._rng = rng
         self._metrics = Metrics(here.metrics, "zone")
         self._token = token
+        self._shown: str | None = None
         self._debounce_s = debounce_s
         self._unacknowledged_s = unacknowledged_s
         registry = here.registry
@@ -185,6 +190,7 @@ class ZoneKds:
     async def _once(self) -> None:
         """One connection from beginning to end; always raises."""
         error: Exception | None = None
+        self._shown = await self._wait_for_token()
         try:
             async with self._connect() as channel, trio.open_nursery() as nursery:
                 nursery.start_soon(self._health_checks, channel)
@@ -198,12 +204,29 @@ class ZoneKds:
             self._down("; ".join(dict.fromkeys(reasons)))
         raise error or UnavailableError("the connection ended")
 
+    async def _wait_for_token(self) -> str | None:
+        """The token as it is now, None if the zone has none; waits for one that is not there yet."""
+        reason = ""
+        while True:
+            why = "the zone token is empty"
+            try:
+                token = self._token()
+            except (OSError, ValueError) as error:
+                why = str(error)
+            else:
+                if token is None or token.strip():
+                    return token and token.strip()
+            if why != reason:
+                reason = why
+                log.warning("zone=%s does not call its global yet: %s", self._zone, why)
+                self._down(why)
+            await trio.sleep(TOKEN_AGAIN_S)
+
     def _metadata(self) -> list[tuple[str, str]]:
         """The metadata of every call, as a Kuma zone sends it, and the token."""
         metadata = [("client-id", self._zone), ("kds-version", KDS_VERSION), ("version", self._here.version)]
         metadata += [("features", feature) for feature in crossing.HEADER_FEATURES]
-        token = self._token().strip()
-        return [*metadata, ("authorization", token)] if token else metadata
+        return [*metadata, ("authorization", self._shown)] if self._shown else metadata
 
     # ------------------------------------------------------------------ the three calls
 

@@ -27,6 +27,11 @@ UNACKNOWLEDGED_S = 10.0
 KEPT_SUBSCRIPTIONS = 10
 """As many of a zone's past connections are kept on record (Kuma's default)."""
 
+MAX_WORD = 128
+"""Characters of a name or version that a peer says of itself: it is stored, logged and shown."""
+MAX_CONFIG = 64 * 1024
+"""Characters of a peer's configuration; a Kuma zone's has about 20,000. What is longer is not kept: ten are stored."""
+
 TOKEN_SHOWN = "meshd.io/zone-token-shown"  # noqa: S105 a label's name
 """Label of a ZoneInsight whose zone has ever shown a token."""
 OFFLINE_REASON = "meshd.io/offline-reason"
@@ -76,11 +81,12 @@ def introduction(metadata: Mapping[str, Json]) -> Introduction:
     features = metadata.get("features")
     version = metadata.get("version")
     build = version.get("kumaCp") if isinstance(version, dict) else None
+    config = text(metadata.get("config"))
     return Introduction(
-        instance_id=text(metadata.get("control-plane-id")),
+        instance_id=word(metadata.get("control-plane-id")),
         features=frozenset(f for f in features if isinstance(f, str)) if isinstance(features, list) else frozenset(),
         version=version_of(build if isinstance(build, dict) else {}),
-        config=text(metadata.get("config")),
+        config=config if len(config) <= MAX_CONFIG else "",
     )
 
 
@@ -88,10 +94,10 @@ def version_of(build: Mapping[str, Json]) -> Version:
     """The version in a node's metadata."""
     return Version(
         kuma_cp=KumaCpVersion(
-            version=text(build.get("version")),
-            git_tag=text(build.get("gitTag")),
-            git_commit=text(build.get("gitCommit")),
-            build_date=text(build.get("buildDate")),
+            version=word(build.get("version")),
+            git_tag=word(build.get("gitTag")),
+            git_commit=word(build.get("gitCommit")),
+            build_date=word(build.get("buildDate")),
         )
     )
 
@@ -99,6 +105,12 @@ def version_of(build: Mapping[str, Json]) -> Version:
 def text(value: Json) -> str:
     """The value if it is a string."""
     return value if isinstance(value, str) else ""
+
+
+def word(value: Json) -> str:
+    """The value if it is a string that fits into a line of a log; else it counts as empty."""
+    said = text(value)
+    return said if len(said) <= MAX_WORD and said.isprintable() else ""
 
 
 def compatible(ours: str, theirs: str) -> bool:

@@ -6,7 +6,7 @@ Each raises when it is over, whatever the end was: a stream that ends cleanly is
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol
 
@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from meshd.discovery import Answer, DeltaRequest, Node, Received, Receiver, Resources, Sender, Waiting, wire
 from meshd.discovery.messages import WILDCARD
 from meshd.kds.health import Counts, overdue
-from meshd.kds.merge import Batch, Merged, complaint, joined, pieces
+from meshd.kds.merge import Batch, Merged, complaint, joined, pieces, shortened
 from meshd.kds.metrics import Metrics
 from meshd.kds.outbox import Outbox
 from meshd.kds.quarantine import Direction, Held, Quarantined, Refusal, after_batch, quarantined
@@ -34,6 +34,8 @@ DEBOUNCE_S = 0.02
 OTHER = "other"
 MAX_TYPES = 256
 """Kinds a peer may ask for on one stream, known here or not; Kuma has under 60."""
+MAX_KIND = 128
+"""Characters of a kind that a peer asks for: even what is unknown here is remembered and answered."""
 PIECE = 16
 """Resources that are coded before others run: about 20 ms of work at worst."""
 WRITE_ATTEMPTS = 10
@@ -158,6 +160,9 @@ class SendingStream:
             PeerError: it asks for more than there can be.
         """
         self._check(request)
+        if request.initial_versions:
+            # A first response is everything there is; leaving out what the peer says it has would delete it there.
+            request = replace(request, initial_versions={})
         answer = self._sender.receive(request)
         self._work.set()
         if answer is Answer.NONE:
@@ -168,12 +173,16 @@ class SendingStream:
         else:
             counts.rejected += 1
         self._metrics.responses.labels(self._label(request.type_url), "sent", answer.value).inc()
-        self._on_answer(request.type_url, request.error.message if request.error else "")
+        self._on_answer(
+            request.type_url, shortened(request.error.message or "no reason given") if request.error else ""
+        )
 
     def _check(self, request: DeltaRequest) -> None:
         """Bound what a peer can make us remember: KDS peers ask for whole kinds, and there are not many."""
         if not {*request.subscribe, *request.unsubscribe} <= {WILDCARD}:
             raise PeerError(f"{request.type_url[:64]!r}: resources are asked for by name; KDS knows only whole kinds")
+        if len(request.type_url) > MAX_KIND:
+            raise PeerError(f"a kind of {len(request.type_url)} characters is asked for: {request.type_url[:64]!r}...")
         types = self._sender.types
         if len(types) >= MAX_TYPES and request.type_url not in types:
             raise PeerError(f"more than {MAX_TYPES} kinds are asked for on one stream")
@@ -304,7 +313,8 @@ class ReceivingStream:
         )
         if merged.relabelled:
             keeping.metrics.relabelled.labels(kind).inc(len(merged.relabelled))
-            log.warning("zone=%s kind=%s claimed to be of other zones: %s", keeping.zone, kind, set(merged.relabelled))
+            claimed = shortened(", ".join(map(repr, sorted(set(merged.relabelled)))))
+            log.warning("zone=%s kind=%s claimed to be of other zones: %s", keeping.zone, kind, claimed)
         keeping.metrics.resources.labels(kind, "received").inc(len(received.resources))
         keeping.metrics.responses.labels(kind, "received", "nack" if merged.refused else "ack").inc()
         if merged.refused:

@@ -244,7 +244,12 @@ def build(
 
 def refusal(key: ResourceKey, reason: str) -> Refusal:
     """A refusal with its reason cut to a length fit for logs."""
-    return Refusal(key, reason if len(reason) <= MAX_REASON else reason[: MAX_REASON - 3] + "...")
+    return Refusal(key, shortened(reason))
+
+
+def shortened(reason: str) -> str:
+    """What a peer says or makes us say, cut to a length fit for logs, answers and metrics."""
+    return reason if len(reason) <= MAX_REASON else reason[: MAX_REASON - 3] + "..."
 
 
 def belongs_to(resource: Resource) -> str:

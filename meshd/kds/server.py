@@ -60,6 +60,8 @@ PING_EVERY_S = 5.0
 PING_TIMEOUT_S = 5.0
 """Two of these and a connection whose packets vanish is offline: the limit of promise P8."""
 KEPT_REFUSALS = 100
+KEPT_REFUSALS_OF_A_HOST = 20
+"""Beyond so many zones or reasons a host's refusals are counted and shown, not logged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,9 +319,14 @@ class GlobalKds:
         self._metrics.refused_connections.labels(error.status.name).inc()
         before = self.refused.value
         host = admission.host_of(address)
-        same = [r for r in before if (r.zone, admission.host_of(r.address), r.reason) == (zone, host, error.message)]
+        from_host = [r for r in before if admission.host_of(r.address) == host]
+        same = [r for r in from_host if (r.zone, r.reason) == (zone, error.message)]
         if not same:
-            log.warning("zone=%s from=%s is refused: %s", zone, address, error.message)
+            # A host that comes under ever new names neither fills the log nor pushes out what others were told.
+            full = len(from_host) >= KEPT_REFUSALS_OF_A_HOST
+            level = logging.DEBUG if full else logging.WARNING
+            log.log(level, "zone=%s from=%s is refused: %s", zone, address, error.message)
+            same = from_host[:1] if full else []
         kept = [r for r in before if r not in same]
         newest = RefusedConnection(zone, address, self._now(), error.message)
         self.refused.publish((*kept, newest)[-KEPT_REFUSALS:])

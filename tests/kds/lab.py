@@ -159,7 +159,7 @@ class Lab:
             zone,
             lambda: self.dial(process.name),
             random.Random(1),
-            token=lambda: self.tokens.get(process.name, ""),
+            token=lambda: self.tokens.get(process.name),
         )
         with trio.CancelScope() as process.scope:
             await kds.run(task_status=task_status)

@@ -62,7 +62,7 @@ class Scripted:
 
 
 @asynccontextmanager
-async def zone(script: Scripted, *, token: str = "", handlers: dict | None = None):
+async def zone(script: Scripted, *, token=lambda: None, handlers: dict | None = None):
     """A running zone whose global is ``script``; yields its service and store."""
     store = MemoryStore(now)
     handlers = {
@@ -81,7 +81,7 @@ async def zone(script: Scripted, *, token: str = "", handlers: dict | None = Non
             async with channel_over(ours) as channel:
                 yield channel
 
-        kds = ZoneKds(control_plane(store, "z-1"), "zone-1", dial, random.Random(1), token=lambda: token)
+        kds = ZoneKds(control_plane(store, "z-1"), "zone-1", dial, random.Random(1), token=token)
         await nursery.start(lambda task_status: kds.run(task_status=task_status))
         yield kds, store
         nursery.cancel_scope.cancel()
@@ -99,7 +99,7 @@ def entry(document: dict) -> Entry:
 
 async def test_it_introduces_itself_as_kuma_zones_do(autojump_clock) -> None:
     script = Scripted()
-    async with zone(script, token="secret-token"):
+    async with zone(script, token=lambda: "secret-token"):
         await trio.sleep(0.1)
         assert script.metadata[GLOBAL_TO_ZONE] == (
             ("client-id", "zone-1"),
@@ -211,6 +211,29 @@ async def test_a_refusal_is_in_the_status_word_for_word(autojump_clock) -> None:
         status = it.zone_kds("zone-a").status.value
         assert not status.connected
         assert "zone 'zone-a' shows no zone token" in status.error
+
+
+async def test_a_zone_calls_nobody_until_its_token_is_there(autojump_clock, caplog) -> None:
+    script = Scripted()
+    reads: list[str | Exception] = [OSError("tokenFile: no such file"), UnicodeError("tokenFile: no text"), "", " \n"]
+
+    def read() -> str:
+        if not reads:
+            return "a.b.c\n"
+        now = reads.pop(0) if len(reads) > 1 or trio.current_time() > 60 else reads[0]
+        if isinstance(now, Exception):
+            raise now
+        return now
+
+    async with zone(script, token=read) as (kds, _):
+        await trio.sleep(0.5)
+        assert kds.status.value.error == "tokenFile: no such file"
+        await trio.sleep(59)
+        assert kds.status.value.error == "the zone token is empty"
+        assert not script.opened
+        assert len([r for r in caplog.records if "does not call" in r.getMessage()]) == 3, "once a reason"
+        await trio.sleep(3)
+        assert ("authorization", "a.b.c") in script.metadata[GLOBAL_TO_ZONE]
 
 
 async def test_a_zone_works_on_without_its_global(autojump_clock) -> None:

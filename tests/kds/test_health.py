@@ -89,6 +89,15 @@ def test_an_introduction_takes_only_what_has_the_right_type() -> None:
     assert introduction({"features": "hash-suffix", "version": [1.0]}).features == frozenset()
 
 
+def test_an_introduction_is_bounded() -> None:
+    """Ten of them are stored with each zone, and its words go into logs."""
+    build = {"version": "v" * 1000, "gitTag": "a\nb", "gitCommit": "ok"}
+    said = introduction({"control-plane-id": "x" * 1000, "config": "{" * 100_000, "version": {"kumaCp": build}})
+    assert (said.instance_id, said.config) == ("", "")
+    assert said.version.kuma_cp.model_dump(exclude_defaults=True) == {"gitCommit": "ok"}
+    assert introduction({"control-plane-id": "a\nb", "config": "{}" * 1000}).instance_id == ""
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs", "fits"),
     [

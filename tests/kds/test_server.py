@@ -123,6 +123,17 @@ async def test_tokens_are_checked_before_anything_else(autojump_clock) -> None:
         assert len(it.global_kds.refused.value) == 5
 
 
+async def test_a_host_under_ever_new_names_hides_nothing(autojump_clock, caplog) -> None:
+    async with lab("global", admitted=()) as it:
+        async with it.dial("zone-a") as channel:
+            for number in range(60):
+                with pytest.raises(RpcError):
+                    await channel.unary(HEALTH_CHECK, b"", metadata(f"z{number}"))
+        refused = it.global_kds.refused.value
+        assert [r.zone for r in refused] == [f"z{number}" for number in range(40, 60)]
+        assert len([r for r in caplog.records if "is refused" in r.getMessage()]) == 20
+
+
 async def test_a_zone_that_showed_a_token_cannot_come_without(autojump_clock) -> None:
     async with lab("global") as it:
         await with_key(it)
@@ -185,6 +196,33 @@ async def test_asking_by_name_or_for_endless_kinds_is_refused(autojump_clock) ->
             await stream.send(wire.encode_request(request))
             with pytest.raises(RpcError, match="by name"):
                 await stream.receive()
+        async with it.dial("zone-a") as channel, channel.stream(GLOBAL_TO_ZONE, metadata()) as stream:
+            with pytest.raises(RpcError, match="a kind of 1000 characters"):
+                await ask(stream, "K" * 1000, node())
+
+
+async def test_a_first_response_is_complete_whatever_the_zone_says_it_has(autojump_clock) -> None:
+    async with lab("global") as it, it.dial("zone-a") as channel:
+        await it.put("global", mesh())
+        await it.settle()
+        async with channel.stream(GLOBAL_TO_ZONE, metadata()) as stream:
+            [held] = (await ask(stream, "Mesh", node())).resources
+        async with channel.stream(GLOBAL_TO_ZONE, metadata()) as stream:
+            request = DeltaRequest("Mesh", ("*",), initial_versions={held.name: held.version, "x.": "1"}, node=node())
+            await stream.send(wire.encode_request(request))
+            response = wire.decode_response(await stream.receive())
+            assert (response.resources, response.removed) == ((held,), ())
+
+
+@pytest.mark.parametrize(("message", "shown"), [("", "no reason given"), ("x" * 100_000, "x" * 497 + "...")])
+async def test_what_a_nack_says_is_kept_within_bounds(autojump_clock, message: str, shown: str) -> None:
+    async with lab("global") as it, it.dial("zone-a") as channel:
+        async with channel.stream(GLOBAL_TO_ZONE, metadata()) as stream:
+            first = await ask(stream, "Mesh", node())
+            nack = DeltaRequest("Mesh", ("*",), nonce=first.nonce, error=wire.Rejection(message), node=Node("zone-a"))
+            await stream.send(wire.encode_request(nack))
+            await it.settle(0.1)
+            assert [q.reason for q in it.global_kds.quarantine.items.value] == [shown]
 
 
 # ---------------------------------------------------------------- two connections under one name
