@@ -26,6 +26,19 @@ def test_shares_are_those_of_the_instances(tmp_path, egress):
         assert len(spread) == 6, spread
 
 
+def test_an_instance_dies_and_returns_and_no_new_connection_is_lost(tmp_path):
+    """The application of the local instance dies alone; its proxy lives on."""
+    with zones(tmp_path, {"zone-a": {"instances": 1}, "zone-b": {"instances": 2}}, locality=True) as lab:
+        vip = lab.vips["zone-a"]
+        eventually(lambda: set(lab.spread(vip, 50)) == {"payments-zone-a-0"})
+        local = lab.instances["payments-zone-a-0"]
+        local.kill()
+        spread = lab.spread(vip, 200)
+        assert set(spread) == {"payments-zone-b-0", "payments-zone-b-1"}, spread
+        lab.application("payments-zone-a-0", local.port)
+        eventually(lambda: set(lab.spread(vip, 50)) == {"payments-zone-a-0"}, 15)
+
+
 def test_locality_stays_local_fails_over_and_returns(tmp_path):
     with zones(tmp_path, {"zone-a": {"instances": 1}, "zone-b": {"instances": 2}}, locality=True) as lab:
         vip = lab.vips["zone-a"]

@@ -80,6 +80,9 @@ def test_a_zone_goes_away_and_returns(tmp_path, how, egress):
         print("slowest request:", max(latency for _, latency, _ in latencies))
         if how != "ingress-alone":
             eventually(lambda: not lab.online("zone-b"), 30)
+            (state,) = (z for z in lab.get("global", "/_kds")["zones"] if z["name"] == "zone-b")
+            assert state["reason"], state
+            print("offline because:", state["reason"])
         if how == "kill":
             lab.start("zone-b")
         elif how == "stop":
