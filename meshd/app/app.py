@@ -21,9 +21,9 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from meshd import __version__
 from meshd.app.bootstrap import missing_defaults, own_proxies
 from meshd.app.process import allow_many_files, make_directories, settle_memory
-from meshd.app.service import KdsListener, ProxyHost, Selection
+from meshd.app.service import KdsListener, ProxyHost, Selection, Wanted
 from meshd.app.status import global_status, zone_status
-from meshd.ca.identity import dataplane_uris
+from meshd.ca.identity import Credentials, dataplane_uris
 from meshd.ca.keeper import CaKeeper
 from meshd.ca.service import IdentityService
 from meshd.config import Config, LoadedConfig
@@ -167,12 +167,13 @@ def zone_tiers(role: Role, loaded: LoadedConfig) -> Tiers:
         # Where this process owns the VIPs, a name comes after its listener: the first to ask is not refused.
         views = keeper.views if host.served_views is None else host.served_views
         doors.append(Resolver(settings, views, dns.mesh, host.bound_ports, role.metrics))
-    certified = {
-        p.resource.key: identities.credentials(p.resource.key.mesh, p.resource.key.name, uris_of(p.resource))
-        for p in loaded.proxies
-        if p.resource.key.kind == "Dataplane" and uris_of(p.resource)
-    }
-    insights = ProxyInsights(role.store, host.keys, certified, role.instance_id, utc_now, role.rng)
+
+    def credentials_of(key: ResourceKey) -> Latest[Credentials] | None:
+        dataplane = role.store.get(key)
+        uris = uris_of(dataplane) if dataplane is not None else ()
+        return identities.credentials(key.mesh, key.name, uris) if uris else None
+
+    insights = ProxyInsights(role.store, host.reports, credentials_of, role.instance_id, utc_now, role.rng)
     return (
         [diagnostics],
         [role.ca_keeper(), identities],
@@ -206,10 +207,12 @@ def proxy_host(role: Role, loaded: LoadedConfig, keeper: Keeper, identities: Ide
         settings = EngineSettings(owns_vips=owns_vips, own_sockets=on_loopback, read_source=read_source)
         return Engine(cell, keeper.views, identities.credentials, role.permit_for, metrics, role.rng, settings, limits)
 
-    own = [p.resource.key for p in loaded.proxies]
-    vip_owner = next((p.resource.key for p in loaded.proxies if p.vips), None)
-    selections = [Selection(s.mesh, s.names) for s in role.config.selections]
-    return ProxyHost(role.store, own, vip_owner, selections, engine_for, role.rng)
+    wanted = Wanted(
+        tuple(p.resource.key for p in loaded.proxies),
+        next((p.resource.key for p in loaded.proxies if p.vips), None),
+        tuple(Selection(s.mesh, s.names) for s in role.config.selections),
+    )
+    return ProxyHost(role.store, wanted, engine_for, identities.release, role.rng, role.metrics)
 
 
 def read_data_source(store: Store, mesh: str, source: DataSource) -> bytes:

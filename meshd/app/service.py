@@ -3,14 +3,19 @@
 import fnmatch
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import trio
+from prometheus_client import CollectorRegistry, Gauge
 
 from meshd.app.bootstrap import PROXY_KINDS
+from meshd.insight.proxies import Report
 from meshd.kds.server import GlobalKds
+from meshd.l4.render import check, fixed_listeners
 from meshd.l4.service import Engine
+from meshd.model.errors import Violation
 from meshd.model.resource import Resource, ResourceKey
 from meshd.rpc import GrpcServer
 from meshd.runtime.latest import Latest
@@ -34,22 +39,55 @@ class Selection:
         return key.kind == "Dataplane" and key.mesh == self.mesh and fnmatch.fnmatchcase(key.name, self.names)
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The proxies that a process runs: those of its file, of which one may own the VIPs, and selected ones."""
+
+    own: tuple[ResourceKey, ...] = ()
+    vip_owner: ResourceKey | None = None
+    selections: tuple[Selection, ...] = ()
+
+
 @dataclass(slots=True)
 class Running:
-    """One proxy that runs: its resource as it changes, its engine, and how to stop it."""
+    """One proxy that runs: its resource as it changes, its engine, and how to stop it.
+
+    ``refused`` are the parts of the resource that its engine does not carry, ``trouble`` why it does not run yet.
+    """
 
     cell: Latest[Resource]
     engine: Engine
     scope: trio.CancelScope
+    refused: tuple[Violation, ...] = ()
+    trouble: tuple[Violation, ...] = ()
+    is_up: bool = False
+
+    def report(self) -> Report:
+        """What insights say of it. A proxy of which nothing is left to listen on is not carried."""
+        nothing_left = bool(self.refused) and not fixed_listeners(self.cell.value)
+        return Report(self.is_up and not nothing_left, (*self.refused, *self.trouble))
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A ``trio.TaskStatus`` that calls back."""
+
+    callback: Callable[[], None]
+
+    def started(self, value: None = None) -> None:
+        """See trio."""
+        del value
+        self.callback()
 
 
 class ProxyHost:
     """Runs the engines: of the proxies that the file owns from the start, of selected Dataplanes as they come and go.
 
-    ``keys`` tells who runs, for insights. ``bound_ports`` are the VIP ports of the proxy that owns the VIPs, and
-    ``served_views`` the views that its listeners are up to; None if this process has no such proxy. An address that a
-    file's proxy cannot listen on ends the process (``ListenError``); one of a selected Dataplane is logged and tried
-    again, for it came through the API.
+    ``reports`` tells who runs and what of it is refused, for insights; that is in the log too, and counted. The
+    identities of one that left for good are released. ``bound_ports`` are the VIP ports of the proxy that owns the
+    VIPs, and ``served_views`` the views that its listeners are up to; None if this process has no such proxy. An
+    address that a file's proxy cannot listen on ends the process (``ListenError``); one of a selected Dataplane is
+    logged, reported and tried again, for it came through the API.
     """
 
     name = "proxies"
@@ -57,22 +95,27 @@ class ProxyHost:
     def __init__(
         self,
         store: Store,
-        own: Sequence[ResourceKey],
-        vip_owner: ResourceKey | None,
-        selections: Sequence[Selection],
+        wanted: Wanted,
         engine_for: Callable[[Latest[Resource], bool], Engine],
+        release: Callable[[str, str], Awaitable[None]],
         rng: random.Random,
+        registry: CollectorRegistry,
     ) -> None:
         self._store = store
-        self._own = tuple(own)
-        self._vip_owner = vip_owner
-        self._selections = tuple(selections)
+        self._wanted = wanted
         self._engine_for = engine_for
+        self._release = release
         self._rng = rng
         self._running: dict[ResourceKey, Running] = {}
-        self.keys: Latest[frozenset[ResourceKey]] = Latest(frozenset())
-        self.bound_ports: Latest[frozenset[int] | None] = Latest(frozenset() if vip_owner else None)
-        self.served_views: Latest[Mapping[str, MeshView]] | None = Latest({}) if vip_owner else None
+        self._refused = Gauge(
+            "meshd_proxies_refused_parts",
+            "Parts of a proxy's resource that are not carried; absent if there are none.",
+            ["mesh", "name"],
+            registry=registry,
+        )
+        self.reports: Latest[Mapping[ResourceKey, Report]] = Latest({})
+        self.bound_ports: Latest[frozenset[int] | None] = Latest(frozenset() if wanted.vip_owner else None)
+        self.served_views: Latest[Mapping[str, MeshView]] | None = Latest({}) if wanted.vip_owner else None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled; every engine then drains.
@@ -82,10 +125,11 @@ class ProxyHost:
         """
         with self._store.watch(PROXY_KINDS) as feed:
             async with trio.open_nursery() as nursery:
-                for key in self._own:
+                for key in self._wanted.own:
                     running = self._prepare(key)
                     await nursery.start(running.engine.run)
-                    if key == self._vip_owner and self.served_views is not None:
+                    running.is_up = True
+                    if key == self._wanted.vip_owner and self.served_views is not None:
                         nursery.start_soon(self._follow_ports, running.engine)
                         nursery.start_soon(_follow_views, running.engine, self.served_views)
                 self._select(nursery, [r.key for r in self._store.list("Dataplane")])
@@ -96,16 +140,27 @@ class ProxyHost:
 
     def ready(self) -> bool:
         """Whether every proxy of the file serves."""
-        return all(key in self._running and self._running[key].engine.ready.value for key in self._own)
+        return all(key in self._running and self._running[key].engine.ready.value for key in self._wanted.own)
 
     def _prepare(self, key: ResourceKey) -> Running:
         resource = self._store.get(key)
         if resource is None:
             raise KeyError(f"{key} was not written at the start")
         cell = Latest(resource)
-        running = Running(cell, self._engine_for(cell, key == self._vip_owner), trio.CancelScope())
+        running = Running(cell, self._engine_for(cell, key == self._wanted.vip_owner), trio.CancelScope())
         self._running[key] = running
+        self._note_refused(running, check(resource))
         return running
+
+    def _note_refused(self, running: Running, refused: tuple[Violation, ...]) -> None:
+        key = running.cell.value.key
+        for violation in refused:
+            if violation not in running.refused:
+                log.warning("%s: %s; this part is not carried", key, violation)
+        running.refused = refused
+        self._refused.labels(key.mesh, key.name).set(len(refused))
+        if not refused:
+            self._refused.remove(key.mesh, key.name)
 
     def _select(self, nursery: trio.Nursery, keys: Sequence[ResourceKey] | frozenset[ResourceKey]) -> None:
         """Start, update and stop what changed."""
@@ -113,23 +168,43 @@ class ProxyHost:
             resource = self._store.get(key)
             running = self._running.get(key)
             if resource is None:
-                if running is not None and key not in self._own:
+                if running is not None and key not in self._wanted.own:
                     running.scope.cancel()
                     del self._running[key]
+                    self._note_refused(running, ())
             elif running is not None:
                 running.cell.publish(resource)
-            elif any(s.has(key) for s in self._selections):
+                self._note_refused(running, check(resource))
+            elif any(s.has(key) for s in self._wanted.selections):
                 nursery.start_soon(self._keep, self._prepare(key))
         self._publish()
 
     def _publish(self) -> None:
-        now = frozenset(self._running)
-        if now != self.keys.value:
-            self.keys.publish(now)
+        now = {key: running.report() for key, running in self._running.items()}
+        if now != self.reports.value:
+            self.reports.publish(now)
 
     async def _keep(self, running: Running) -> None:
+        """Run the engine of a selected Dataplane until it leaves, and then forget its identity."""
+        key = running.cell.value.key
         with running.scope:
-            await retrying(running.engine.run, (ListenError,), name=running.engine.name, rng=self._rng)
+            await retrying(partial(self._attempt, running), (ListenError,), name=running.engine.name, rng=self._rng)
+        if key not in self._running:  # it may have come back while connections drained
+            await self._release(key.mesh, key.name)
+
+    async def _attempt(self, running: Running) -> None:
+        def up() -> None:
+            running.is_up, running.trouble = True, ()
+            self._publish()
+
+        try:
+            await running.engine.run(task_status=Told(up))
+        except ListenError as error:
+            running.trouble = (Violation("networking", str(error)),)
+            raise
+        finally:
+            running.is_up = False
+            self._publish()
 
     async def _follow_ports(self, engine: Engine) -> None:
         seen = 0

@@ -320,6 +320,8 @@ class IdentityService:
         log.info("mesh '%s': certificate for '%s' (%s) until %s", slot.mesh, slot.owner, reason, identity.not_after)
         # saved before it is shown: what a peer has seen survives a crash
         await self._on_disk(functools.partial(self._vault.save, slot.owner, identity))
+        if slot.owner not in state.slots:  # released meanwhile
+            await self._on_disk(functools.partial(self._vault.forget, slot.mesh, slot.owner))
         slot.identity, slot.issuer = identity, authority.pair.cert_pem
         at, _ = self._due(state, authority, slot, self._now())
         return max(at, now + SHORTEST)

@@ -9,9 +9,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol, cast
 
+from pydantic import JsonValue
+
 from meshd import __version__
 from meshd.kinds import proxy_insights
 from meshd.kinds.proxy_insights import DataplaneInsight, DiscoverySubscription, ZoneEgressInsight, ZoneIngressInsight
+from meshd.model.errors import Violation
+from meshd.model.fields import Struct
 from meshd.model.resource import Resource, ResourceKey
 
 MAX_SUBSCRIPTIONS = 5
@@ -22,10 +26,24 @@ INSIGHTS: dict[str, type[DataplaneInsight] | type[ZoneIngressInsight] | type[Zon
     "ZoneEgress": ZoneEgressInsight,
 }
 
+REFUSED = "refused"
+
 VERSION = proxy_insights.Version(
     kuma_dp=proxy_insights.KumaDpVersion(version=__version__, kuma_cp_compatible=True),
     dependencies={"engine": "builtin"},
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is to be said of a proxy of this process.
+
+    ``is_carried``: connections are taken for it, so it is online. ``refused`` are the parts of its resource that are
+    not carried, with the reasons.
+    """
+
+    is_carried: bool = True
+    refused: tuple[Violation, ...] = ()
 
 
 class Certificate(Protocol):
@@ -48,6 +66,7 @@ class Insight(Protocol):
     """What the three kinds of insight have in common."""
 
     subscriptions: tuple[DiscoverySubscription, ...]
+    metadata: Struct | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +96,22 @@ def connected(proxy: ResourceKey, stored: Resource | None, run: Run, now: dateti
         return Resource(insight_key(proxy), spec, owner=proxy)
     earlier = [s for s in ended(stored, "", now).spec.subscriptions if s.id != run.subscription]  # type: ignore[attr-defined]
     return with_subscriptions(stored, (*earlier, opened)[-MAX_SUBSCRIPTIONS:])
+
+
+def never_connected(proxy: ResourceKey) -> Resource:
+    """The insight of a proxy that has not run."""
+    return Resource(insight_key(proxy), INSIGHTS[proxy.kind](), owner=proxy)
+
+
+def reported(stored: Resource, refused: tuple[Violation, ...]) -> Resource:
+    """The insight with the refused parts under ``metadata.refused``, by field; the same value if it has them."""
+    before = cast("Insight", stored.spec).metadata
+    metadata: dict[str, JsonValue] = {k: v for k, v in (before or {}).items() if k != REFUSED}
+    if refused:
+        metadata[REFUSED] = {v.field: v.message for v in refused}
+    if metadata == (before or {}):
+        return stored
+    return replace(stored, spec=stored.spec.model_copy(update={"metadata": metadata or None}))
 
 
 def ended(stored: Resource, keep_instance: str, now: datetime) -> Resource:

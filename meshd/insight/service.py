@@ -10,7 +10,18 @@ from typing import Protocol, cast
 
 import trio
 
-from meshd.insight.proxies import INSIGHTS, Run, Shown, certified, connected, ended, insight_key
+from meshd.insight.proxies import (
+    INSIGHTS,
+    Report,
+    Run,
+    Shown,
+    certified,
+    connected,
+    ended,
+    insight_key,
+    never_connected,
+    reported,
+)
 from meshd.kinds.mesh import Mesh
 from meshd.model.errors import ConflictError, NotFoundError, UnavailableError
 from meshd.model.resource import Resource, ResourceKey
@@ -42,17 +53,18 @@ class Cell(Protocol):
 class ProxyInsights:
     """A service for the control plane of a zone.
 
-    ``proxies`` are the keys of the proxies that run here (a cell: they may come and go), which are in the store.
-    ``credentials`` are the cells of those that have certificates, by key of the proxy. ``instance_id`` is new for every
-    run of the process. Insights of proxies that do not run here are only closed, at the start: nobody else writes to
-    a zone's store, so an open subscription of another run is what a crash left behind.
+    ``proxies`` are the proxies that run here, which are in the store (a cell: they may come and go). ``credentials_of``
+    gives the cell of a Dataplane's credentials, the same one as long as it is in force, or None if it has none; it is
+    asked as proxies come and go. ``instance_id`` is new for every run of the process. Insights of proxies that do not
+    run here are only closed, at the start: nobody else writes to a zone's store, so an open subscription of another run
+    is what a crash left behind.
     """
 
     def __init__(
         self,
         store: Store,
-        proxies: Latest[frozenset[ResourceKey]],
-        credentials: Mapping[ResourceKey, Cell],
+        proxies: Latest[Mapping[ResourceKey, Report]],
+        credentials_of: Callable[[ResourceKey], Cell | None],
         instance_id: str,
         now: Callable[[], datetime],
         rng: random.Random,
@@ -60,7 +72,8 @@ class ProxyInsights:
         self.name = "proxy insights"
         self._store = store
         self._proxies = proxies
-        self._credentials = credentials
+        self._credentials_of = credentials_of
+        self._followed: dict[ResourceKey, tuple[Cell, trio.CancelScope]] = {}
         self._instance_id = instance_id
         self._now = now
         self._rng = rng
@@ -74,10 +87,7 @@ class ProxyInsights:
         task_status.started()
         try:
             async with trio.open_nursery() as nursery:
-                for proxy, cell in self._credentials.items():
-                    if proxy.kind == "Dataplane":
-                        nursery.start_soon(self._follow_certificate, proxy, cell)
-                await self._retrying(self._follow_proxies)
+                await self._retrying(partial(self._follow_proxies, nursery))
         finally:
             with trio.move_on_after(GOODBYE_S, shield=True):
                 await self._goodbye()
@@ -86,36 +96,55 @@ class ProxyInsights:
         weather = (UnavailableError, ConflictError, NotFoundError)
         await retrying(attempt, weather, name=self.name, rng=self._rng)  # type: ignore[arg-type]
 
-    async def _follow_proxies(self) -> None:
-        running: frozenset[ResourceKey] = frozenset()
-        seen = 0
+    async def _follow_proxies(self, certificates: trio.Nursery) -> None:
+        said: dict[ResourceKey, Report] = {}
         with self._store.watch(tuple(INSIGHTS)) as feed:
             while True:
                 seen, wanted = self._proxies.version, self._proxies.value
-                present = frozenset(p for p in wanted if self._store.get(p) is not None)
-                for proxy in sorted(present - running):
-                    await self._change(proxy, partial(self._connect, proxy))
-                for proxy in sorted(running - wanted):
+                present = {p: r for p, r in wanted.items() if self._store.get(p) is not None}
+                for proxy in sorted(p for p, report in present.items() if said.get(p) != report):
+                    await self._change(proxy, partial(self._show, proxy, present[proxy]))
+                for proxy in sorted(said.keys() - wanted.keys()):
                     await self._change(proxy, lambda stored: ended(stored, "", self._now()) if stored else None)
-                running = present
+                said = present
+                self._follow_certificates(certificates)
                 # wakes when the set changes, and when a proxy's resource comes into the store
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._wake, nursery, partial(self._proxies.newer_than, seen))
                     nursery.start_soon(self._wake, nursery, feed.take)
+
+    def _follow_certificates(self, nursery: trio.Nursery) -> None:
+        """Follow the credentials of the Dataplanes that are there now, and of no others."""
+        here = [p for p in self._proxies.value if p.kind == "Dataplane" and self._store.get(p) is not None]
+        cells = {proxy: cell for proxy in here if (cell := self._credentials_of(proxy)) is not None}
+        for proxy, (cell, scope) in list(self._followed.items()):
+            if cells.get(proxy) is not cell:
+                scope.cancel()
+                del self._followed[proxy]
+        for proxy in sorted(cells.keys() - self._followed.keys()):
+            scope = trio.CancelScope()
+            self._followed[proxy] = (cells[proxy], scope)
+            nursery.start_soon(self._follow_certificate, proxy, cells[proxy], scope)
 
     @staticmethod
     async def _wake(nursery: trio.Nursery, wait: Callable[[], object]) -> None:
         await wait()  # type: ignore[misc]
         nursery.cancel_scope.cancel()
 
-    def _connect(self, proxy: ResourceKey, stored: Resource | None) -> Resource | None:
+    def _show(self, proxy: ResourceKey, report: Report, stored: Resource | None) -> Resource | None:
+        """The insight of a proxy that is here: online if it is carried, and what of it is not."""
         mine = getattr(stored.spec, "subscriptions", ()) if stored is not None else ()
-        if any(s.is_open and s.control_plane_instance_id == self._instance_id for s in mine):
-            return None
-        run = Run(self._instance_id, str(uuid.UUID(int=self._rng.getrandbits(128), version=4)))
-        return connected(proxy, stored, run, self._now())
+        is_open = any(s.is_open and s.control_plane_instance_id == self._instance_id for s in mine)
+        if report.is_carried and not is_open:
+            run = Run(self._instance_id, str(uuid.UUID(int=self._rng.getrandbits(128), version=4)))
+            shown = connected(proxy, stored, run, self._now())
+        elif stored is None:
+            shown = never_connected(proxy)
+        else:
+            shown = stored if report.is_carried else ended(stored, "", self._now())
+        return reported(shown, report.refused)
 
-    async def _follow_certificate(self, proxy: ResourceKey, cell: Cell) -> None:
+    async def _follow_certificate(self, proxy: ResourceKey, cell: Cell, scope: trio.CancelScope) -> None:
         async def attempt() -> None:
             with self._store.watch((proxy.kind + "Insight", "Mesh")) as feed:
                 while True:
@@ -127,7 +156,8 @@ class ProxyInsights:
                         nursery.start_soon(self._wake, nursery, partial(cell.newer_than, seen))
                         nursery.start_soon(self._wake, nursery, feed.take)
 
-        await self._retrying(attempt)
+        with scope:
+            await self._retrying(attempt)
 
     def _certify(self, mesh_name: str, credentials: Shown, stored: Resource | None) -> Resource | None:
         if stored is None:

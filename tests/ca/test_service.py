@@ -373,6 +373,24 @@ async def test_releasing_forgets_the_key_and_the_gauges(world, autojump_clock):
         await settled()
 
 
+async def test_an_owner_released_while_its_certificate_is_made_leaves_no_key(world, autojump_clock):
+    async def slowly(function):
+        result = function()
+        if function.func is x509.issue:
+            nursery.start_soon(service.release, "default", "web-1")
+        await trio.sleep(1)
+        return result
+
+    service = world.service()
+    service._offload = slowly
+    async with trio.open_nursery() as nursery:
+        service.credentials("default", "web-1", WEB)
+        await nursery.start(service.run)
+        await trio.sleep(10)
+        assert Vault(world.path).load("default", "web-1") is None
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_directory_that_cannot_be_written_costs_only_reuse(world, autojump_clock, caplog):
     world.path.parent.mkdir(exist_ok=True)
     world.path.write_text("a file where the directory should be")

@@ -5,10 +5,11 @@ import pytest
 import trio
 
 from meshd.ca.identity import Credentials, Identity, TrustBundle, no_credentials
-from meshd.insight.proxies import MAX_SUBSCRIPTIONS, insight_key
+from meshd.insight.proxies import MAX_SUBSCRIPTIONS, Report, insight_key
 from meshd.insight.service import ProxyInsights
 from meshd.kinds.mesh import CertificateAuthorityBackend, Mesh, Mtls
 from meshd.kinds.zone_ingress import ZoneIngress
+from meshd.model.errors import Violation
 from meshd.model.resource import Resource, ResourceKey
 from meshd.runtime.latest import Latest
 from meshd.store.memory import MemoryStore
@@ -27,11 +28,16 @@ def shown(hours):
     return Credentials(identity, TrustBundle("default", b"x"))
 
 
+def reports(*keys, refused=(), is_carried=True):
+    return {key: Report(is_carried, tuple(refused)) for key in keys}
+
+
 class Bench:
     def __init__(self):
         self.store = MemoryStore(lambda: NOW)
-        self.running = Latest(frozenset({WEB, INGRESS}))
+        self.running = Latest(reports(WEB, INGRESS))
         self.credentials = Latest(no_credentials("default"))
+        self.cells = {WEB: self.credentials}
         self.runs = 0
 
     def service(self):
@@ -39,7 +45,7 @@ class Bench:
         return ProxyInsights(
             self.store,
             self.running,
-            {WEB: self.credentials},
+            self.cells.get,
             f"run-{self.runs}",
             lambda: NOW + timedelta(seconds=self.runs),
             random.Random(self.runs),
@@ -77,14 +83,14 @@ async def test_a_proxy_is_online_while_the_process_runs_and_offline_after(bench,
 async def test_what_a_crash_left_open_is_ended_by_the_next_run(bench, autojump_clock):
     gone = ResourceKey("ZoneIngress", "", "gone")
     await bench.store.write([Put(Resource(gone, ZoneIngress()))])
-    bench.running.publish(frozenset({WEB, gone}))
+    bench.running.publish(reports(WEB, gone))
     async with trio.open_nursery() as nursery:
         await nursery.start(bench.service().run)
         await trio.testing.wait_all_tasks_blocked()
         crashed = bench.store.get(insight_key(WEB)), bench.store.get(insight_key(gone))
         nursery.cancel_scope.cancel()
     await bench.store.write([Put(r) for r in crashed])  # as if nobody had said goodbye
-    bench.running.publish(frozenset({WEB}))
+    bench.running.publish(reports(WEB))
     async with trio.open_nursery() as nursery:
         await nursery.start(bench.service().run)
         await trio.testing.wait_all_tasks_blocked()
@@ -130,9 +136,50 @@ async def test_proxies_that_come_and_go_are_followed(bench, autojump_clock, nurs
     await bench.store.write([Put(dataplane("a", "x"))])
     await trio.testing.wait_all_tasks_blocked()
     assert bench.insight().is_online
-    bench.running.publish(frozenset({INGRESS}))
+    bench.running.publish(reports(INGRESS))
     await trio.testing.wait_all_tasks_blocked()
     assert not bench.insight().is_online
-    bench.running.publish(frozenset({WEB, INGRESS}))
+    bench.running.publish(reports(WEB, INGRESS))
     await trio.testing.wait_all_tasks_blocked()
     assert bench.insight().is_online
+
+
+async def test_certificates_of_proxies_that_come_and_go_are_followed(bench, autojump_clock, nursery):
+    late = ResourceKey("Dataplane", "default", "late")
+    cell = Latest(shown(3))
+    bench.cells[late] = cell
+    await nursery.start(bench.service().run)
+    await bench.store.write([Put(dataplane("late", "x"))])
+    bench.running.publish(reports(WEB, INGRESS, late))
+    await trio.testing.wait_all_tasks_blocked()
+    assert bench.insight(late).mtls.certificate_expiration_time == NOW + timedelta(hours=3)
+    bench.running.publish(reports(WEB, INGRESS))
+    await trio.testing.wait_all_tasks_blocked()
+    cell.publish(shown(4))
+    await trio.testing.wait_all_tasks_blocked()
+    assert bench.insight(late).mtls.certificate_regenerations == 1
+    bench.cells[late] = Latest(shown(5))  # released meanwhile, and asked for anew
+    bench.running.publish(reports(WEB, INGRESS, late))
+    await trio.testing.wait_all_tasks_blocked()
+    assert bench.insight(late).mtls.certificate_expiration_time == NOW + timedelta(hours=5)
+
+
+async def test_what_is_not_carried_is_offline_and_says_why(bench, autojump_clock, nursery):
+    wrong = Violation("networking.inbound[0]", "protocol 'http'")
+    bench.running.publish(reports(WEB, refused=[wrong], is_carried=False))
+    await nursery.start(bench.service().run)
+    await trio.testing.wait_all_tasks_blocked()
+    assert not bench.insight().is_online
+    assert bench.insight().metadata == {"refused": {"networking.inbound[0]": "protocol 'http'"}}
+    assert bench.store.get(insight_key(WEB)).owner == WEB
+    bench.running.publish(reports(WEB, refused=[wrong]))  # another inbound came
+    await trio.testing.wait_all_tasks_blocked()
+    assert bench.insight().is_online
+    assert "refused" in bench.insight().metadata
+    bench.running.publish(reports(WEB))
+    await trio.testing.wait_all_tasks_blocked()
+    assert bench.insight().is_online
+    assert bench.insight().metadata is None
+    bench.running.publish(reports(WEB, refused=[wrong], is_carried=False))
+    await trio.testing.wait_all_tasks_blocked()
+    assert not bench.insight().is_online

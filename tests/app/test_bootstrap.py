@@ -1,0 +1,68 @@
+from meshd.app.bootstrap import CLUSTER_ID, DEFAULT_MESH, missing_defaults, own_proxies
+from meshd.cli.known import registry
+from meshd.kinds.dataplane import Dataplane
+from meshd.kinds.mesh import Mesh
+from meshd.kinds.zone_ingress import AvailableService, ZoneIngress
+from meshd.model import labels as label
+from meshd.model.resource import Resource, ResourceKey
+from meshd.store.memory import MemoryStore
+from meshd.store.store import Create, Delete, Put
+from tests.rest.support import NOW
+
+INGRESS = ResourceKey("ZoneIngress", "", "in")
+ZONE_A = ResourceKey("Zone", "", "zone-a")
+BY_FILE = {label.MANAGED_BY_FILE: "true"}
+
+
+async def stored(*resources):
+    store = MemoryStore(lambda: NOW)
+    await store.write([Put(r) for r in resources])
+    return store
+
+
+def defaults(store, zone="zone-a", *, federated=False, create_mesh=True):
+    edits = missing_defaults(store, registry(), zone, federated=federated, create_mesh=create_mesh, cluster_id="00-11")
+    found = list(edits)
+    assert all(isinstance(edit, Create) for edit in found)
+    return {edit.resource.key: edit.resource for edit in found}
+
+
+async def test_a_first_start_makes_the_default_mesh_the_cluster_id_and_the_zone():
+    made = defaults(await stored())
+    assert set(made) == {DEFAULT_MESH, CLUSTER_ID, ZONE_A}
+    assert made[CLUSTER_ID].spec.config == "00-11"
+    assert made[ZONE_A].spec.enabled
+
+
+async def test_a_federated_zone_gets_mesh_and_cluster_id_from_its_global():
+    assert set(defaults(await stored(), federated=True)) == {ZONE_A}
+
+
+async def test_a_global_has_no_zone_of_its_own_and_the_mesh_can_be_left_out():
+    assert set(defaults(await stored(), "", create_mesh=False)) == {CLUSTER_ID}
+
+
+async def test_what_is_there_stays():
+    store = await stored(Resource(DEFAULT_MESH, Mesh()), *defaults(await stored()).values())
+    assert defaults(store) == {}
+
+
+async def test_the_files_proxies_are_written_and_those_gone_from_it_removed():
+    gone = ResourceKey("Dataplane", "default", "gone")
+    others = ResourceKey("Dataplane", "default", "others")
+    store = await stored(
+        Resource(DEFAULT_MESH, Mesh()), Resource(gone, Dataplane(), BY_FILE), Resource(others, Dataplane())
+    )
+    removed, written = own_proxies(store, registry(), "zone-a", [Resource(INGRESS, ZoneIngress(), BY_FILE)])
+    assert removed == Delete(gone)
+    assert written.resource.key == INGRESS
+    assert written.resource.labels[label.MANAGED_BY_FILE] == "true"
+    assert written.resource.labels[label.ZONE] == "zone-a"
+
+
+async def test_a_restart_keeps_what_an_ingress_had_computed():
+    computed = (AvailableService(tags={"kuma.io/service": "web"}, instances=2, mesh="default"),)
+    store = await stored(Resource(INGRESS, ZoneIngress(available_services=computed), BY_FILE))
+    (written,) = own_proxies(store, registry(), "zone-a", [Resource(INGRESS, ZoneIngress(zone="zone-a"), BY_FILE)])
+    assert written.resource.spec.available_services == computed
+    assert written.resource.spec.zone == "zone-a"

@@ -1,0 +1,207 @@
+"""The host of the proxies, over a memory store and engines that only pretend, in virtual time."""
+
+import random
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+from prometheus_client import CollectorRegistry
+
+from meshd.app.service import ProxyHost, Selection, Wanted
+from meshd.insight.proxies import Report
+from meshd.kinds.dataplane import Dataplane
+from meshd.kinds.zone_ingress import ZoneIngress
+from meshd.model.resource import Resource, ResourceKey
+from meshd.runtime.latest import Latest
+from meshd.runtime.listen import ListenError
+from meshd.store.memory import MemoryStore
+from meshd.store.store import Delete, Put
+from tests.rest.support import NOW
+
+DRAIN_S = 5
+INGRESS = ResourceKey("ZoneIngress", "", "in")
+VM = ResourceKey("Dataplane", "default", "vm")
+WEB = ResourceKey("Dataplane", "default", "web-1")
+
+
+def dataplane(key, *protocols, **networking):
+    inbounds = [
+        {"port": 80 + at, "servicePort": 8080, "tags": {"kuma.io/service": "web", "kuma.io/protocol": protocol}}
+        for at, protocol in enumerate(protocols)
+    ]
+    return Resource(
+        key, Dataplane.model_validate({"networking": {"address": "10.0.0.1", "inbound": inbounds, **networking}})
+    )
+
+
+class FakeEngine:
+    """Runs until cancelled and then drains; ``busy`` addresses refuse it."""
+
+    def __init__(self, world, cell, owns_vips):
+        self.world, self.cell, self.owns_vips = world, cell, owns_vips
+        self.name = f"engine of {cell.value.key}"
+        self.ready = Latest(value=False)
+        self.bound_ports = Latest(frozenset())
+        self.served_views = Latest({})
+
+    async def run(self, *, task_status=trio.TASK_STATUS_IGNORED):
+        name = self.cell.value.key.name
+        if name in self.world.busy:
+            raise ListenError(f"{name}: the address is in use")
+        self.world.log.append(f"{name} up")
+        self.ready.publish(True)
+        task_status.started()
+        try:
+            await trio.sleep_forever()
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.sleep(DRAIN_S)
+            self.world.log.append(f"{name} down")
+
+
+class World:
+    def __init__(self):
+        self.store = MemoryStore(lambda: NOW)
+        self.registry = CollectorRegistry()
+        self.busy, self.log, self.engines = set(), [], {}
+
+    def engine(self, cell, owns_vips):
+        engine = self.engines[cell.value.key.name] = FakeEngine(self, cell, owns_vips)
+        return engine
+
+    async def release(self, mesh, name):
+        self.log.append(f"{mesh}/{name} released")
+
+    def host(self, own=(), vip_owner=None, names="web-*"):
+        wanted = Wanted(tuple(own), vip_owner, (Selection("default", names),))
+        return ProxyHost(self.store, wanted, self.engine, self.release, random.Random(1), self.registry)
+
+    async def put(self, *resources):
+        await self.store.write([Put(r) for r in resources])
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def delete(self, key):
+        await self.store.write([Delete(key)])
+        await trio.testing.wait_all_tasks_blocked()
+
+    def refused_parts(self, name):
+        return self.registry.get_sample_value("meshd_proxies_refused_parts", {"mesh": "default", "name": name})
+
+
+@pytest.fixture
+def world(autojump_clock):
+    return World()
+
+
+@asynccontextmanager
+async def running(host):
+    async with trio.open_nursery() as nursery:
+        await nursery.start(host.run)
+        yield host
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("key", "is_one"),
+    [
+        (WEB, True),
+        (ResourceKey("Dataplane", "default", "web-"), True),
+        (ResourceKey("Dataplane", "default", "Web-1"), False),
+        (ResourceKey("Dataplane", "other", "web-1"), False),
+        (ResourceKey("ZoneIngress", "default", "web-1"), False),
+    ],
+)
+def test_a_selection_is_a_mesh_and_a_pattern_of_names(key, is_one):
+    assert Selection("default", "web-*").has(key) is is_one
+
+
+async def test_proxies_of_the_file_are_up_when_it_has_started(world):
+    await world.put(Resource(INGRESS, ZoneIngress()), dataplane(VM, "tcp"))
+    host = world.host([INGRESS, VM], vip_owner=VM)
+    assert not host.ready()
+    async with running(host):
+        assert world.log == ["in up", "vm up"]
+        assert (world.engines["in"].owns_vips, world.engines["vm"].owns_vips) == (False, True)
+        assert host.ready()
+        assert host.reports.value == {INGRESS: Report(), VM: Report()}
+
+
+async def test_an_address_of_the_file_that_is_taken_ends_all(world):
+    await world.put(dataplane(VM, "tcp"))
+    world.busy.add("vm")
+    with pytest.raises(BaseExceptionGroup) as ended:
+        async with running(world.host([VM])):
+            pass
+    assert ended.group_contains(ListenError, match="vm: the address is in use")
+
+
+async def test_selected_dataplanes_come_change_and_go(world):
+    await world.put(dataplane(WEB, "tcp"))
+    host = world.host()
+    async with running(host):
+        await trio.testing.wait_all_tasks_blocked()
+        assert host.reports.value == {WEB: Report()}
+        await world.put(dataplane(ResourceKey("Dataplane", "default", "db-1"), "tcp"))
+        assert set(host.reports.value) == {WEB}
+        changed = dataplane(WEB, "tcp", "tcp")
+        await world.put(changed)
+        assert world.engines["web-1"].cell.value.spec == changed.spec
+        await world.delete(WEB)
+        assert host.reports.value == {}
+        assert world.log == ["web-1 up"]
+        await trio.sleep(DRAIN_S + 1)
+        assert world.log == ["web-1 up", "web-1 down", "default/web-1 released"]
+
+
+async def test_a_dataplane_that_is_back_before_its_connections_have_drained_keeps_its_identity(world):
+    await world.put(dataplane(WEB, "tcp"))
+    host = world.host()
+    async with running(host):
+        await world.delete(WEB)
+        await world.put(dataplane(WEB, "tcp"))
+        await trio.sleep(DRAIN_S + 1)
+        assert sorted(world.log) == ["web-1 down", "web-1 up", "web-1 up"]
+        assert host.reports.value == {WEB: Report()}
+
+
+async def test_a_shutdown_releases_nothing(world):
+    await world.put(dataplane(WEB, "tcp"))
+    async with running(world.host()):
+        await trio.testing.wait_all_tasks_blocked()
+    assert world.log == ["web-1 up", "web-1 down"]
+
+
+async def test_an_address_of_a_selected_one_that_is_taken_is_reported_and_tried_again(world):
+    world.busy.add("web-1")
+    await world.put(dataplane(WEB, "tcp"))
+    host = world.host()
+    async with running(host):
+        await trio.testing.wait_all_tasks_blocked()
+        report = host.reports.value[WEB]
+        assert not report.is_carried
+        assert [str(v) for v in report.refused] == ["networking: web-1: the address is in use"]
+        world.busy.clear()
+        await trio.sleep(60)
+        assert host.reports.value == {WEB: Report()}
+
+
+async def test_what_the_engine_does_not_carry_is_said_once_counted_and_reported(world, caplog):
+    await world.put(dataplane(WEB, "http"))
+    host = world.host()
+    async with running(host):
+        await trio.testing.wait_all_tasks_blocked()
+        report = host.reports.value[WEB]
+        assert not report.is_carried
+        assert [v.field for v in report.refused] == ["networking.inbound[0]"]
+        assert world.refused_parts("web-1") == 1
+        await world.put(dataplane(WEB, "http", "tcp"))
+        assert host.reports.value[WEB].is_carried
+        assert len(host.reports.value[WEB].refused) == 1
+        assert len([r for r in caplog.records if "not carried" in r.message]) == 1
+        await world.put(dataplane(WEB, "tcp"))
+        assert host.reports.value == {WEB: Report()}
+        assert world.refused_parts("web-1") is None
+        await world.put(dataplane(WEB, "http"))
+        await world.delete(WEB)
+        assert world.refused_parts("web-1") is None
+        assert len([r for r in caplog.records if "not carried" in r.message]) == 2
