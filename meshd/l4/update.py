@@ -3,7 +3,7 @@
 Work is a generator that yields after every route or two, so that ``runtime.steps`` can drive it.
 """
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeVar
@@ -31,10 +31,10 @@ from meshd.l4.table import (
     service_sni,
 )
 from meshd.model.resource import Resource
+from meshd.model.steps import Steps, finished
 from meshd.topology.view import MeshView, ServiceView, Vip
 
 T = TypeVar("T")
-Steps = Generator[None, None, T]
 Place = tuple[int, str]
 """Port and VIP in dotted form."""
 Services = Mapping[str, ServiceView]
@@ -57,16 +57,6 @@ NOTHING = Rendering()
 def render(views: Mapping[str, MeshView], proxy: Resource, permit_for: PermitFor, settings: Settings) -> RouteTable:
     """The routes of ``proxy`` from scratch; ``updating`` gives the same from the differences."""
     return finished(updating(NOTHING, views, proxy, permit_for, settings)).table
-
-
-def finished(work: Steps[T]) -> T:
-    """What ``work`` returns, at once."""
-    while True:
-        try:
-            next(work)
-        except StopIteration as end:
-            result: T = end.value
-            return result
 
 
 def updating(

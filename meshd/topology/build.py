@@ -17,12 +17,13 @@ from meshd.kinds.zone_egress import ZoneEgress
 from meshd.kinds.zone_ingress import AvailableService, ZoneIngress
 from meshd.model import labels as label
 from meshd.model.resource import Resource, ResourceKey
+from meshd.model.steps import Steps
 from meshd.topology.digest import Digest, of_resource, of_service, of_vip
 from meshd.topology.endpoints import Gate, Surroundings, build
 from meshd.topology.services import Offer, offered, offers_of, tag_set, tag_sets
 from meshd.topology.state import Counts, MeshState
-from meshd.topology.view import MeshView, ServiceView
-from meshd.topology.vips import VipEntry, VipKey, entries_of, vips_of, visible_name
+from meshd.topology.view import MeshView
+from meshd.topology.vips import PORTION, VipEntry, VipKey, building_vips, entries_of, names_in, plain_entries
 
 KINDS = ("Mesh", "Dataplane", "ZoneIngress", "ZoneEgress", "ExternalService")
 """The kinds that ``apply`` takes, besides the policies."""
@@ -52,7 +53,7 @@ class Topology:
             case "ExternalService":
                 mesh = self._mesh(key.mesh)
                 mesh.touched |= mesh.index.set_external(key.name, resource)
-                mesh.names_touched = True
+                mesh.externals_touched = True
                 self._offer = None
             case "ZoneIngress":
                 self._apply_ingress(key.name, resource)
@@ -68,18 +69,25 @@ class Topology:
             if mesh.resource is None:
                 continue
             self._spell(mesh)
-            if mesh.names_touched:
-                entries = entries_of(name, mesh.spelled.values(), mesh.index.external_resources(), mesh.entries)
-                if entries != mesh.entries:
-                    mesh.entries, mesh.vips_stale = entries, True
-                mesh.names_touched = False
+            before = mesh.entries
+            if mesh.externals_touched or not mesh.external_names.isdisjoint(mesh.respelled):
+                externals = mesh.index.external_resources()
+                entries = entries_of(name, mesh.spelled.values(), externals, before)
+                mesh.entries = entries if entries != before else before
+                mesh.external_names = names_in(externals)
+            elif mesh.respelled:
+                mesh.entries = plain_entries(name, before, mesh.respelled)
+            mesh.vips_stale = mesh.vips_stale or mesh.entries is not before
+            mesh.respelled.clear()
+            mesh.externals_touched = False
             found[name] = mesh.entries
         return found
 
-    def rebuild(self, addresses: Mapping[VipKey, IPv4Address]) -> Iterator[None]:
+    def rebuild(self, addresses: Mapping[VipKey, IPv4Address]) -> Steps[None]:
         """Build everything that was touched, a service a step; ``views`` is right when the iterator ends.
 
-        Nothing may be applied before it ends. ``addresses`` are the committed VIPs.
+        Nothing may be applied before it ends. ``addresses`` are the committed VIPs, the same object while they are
+        the same.
         """
         self.entries()
         for name, mesh in list(self._meshes.items()):
@@ -92,9 +100,9 @@ class Topology:
                 self._build_service(mesh, service, around)
                 yield
             mesh.touched.clear()
-            changed = self._build_vips(mesh, addresses) or changed
+            changed = (yield from self._build_vips(mesh, addresses)) or changed
             if changed:
-                self._build_view(name, mesh, around)
+                yield from self._build_view(name, mesh, around)
                 mesh.changed = False
             yield
 
@@ -150,6 +158,7 @@ class Topology:
             policies=mesh.policies,
             instances=mesh.instances,
             touched=mesh.index.services(),
+            external_names=mesh.external_names,
             digest=self._digest_of(mesh),
         )
 
@@ -157,7 +166,7 @@ class Topology:
         fresh = Digest()
         for name, resource in mesh.dataplanes.items.items():
             fresh.set("dataplane", name, of_resource(resource))
-        for kind, policies in mesh.policies.items():
+        for kind, policies in mesh.policies.items.items():
             for name, resource in policies.items():
                 fresh.set(f"policy {kind}", name, of_resource(resource))
         return fresh
@@ -188,10 +197,7 @@ class Topology:
         mesh.changed = True
 
     def _apply_policy(self, mesh: MeshState, key: ResourceKey, resource: Resource | None) -> None:
-        of_kind = mesh.policies.setdefault(key.kind, {})
-        of_kind.pop(key.name, None)
-        if resource is not None:
-            of_kind[key.name] = resource
+        mesh.policies.set(key.kind, key.name, resource)
         content = of_resource(resource) if resource is not None else None
         mesh.digest.set(f"policy {key.kind}", key.name, content)
         mesh.changed = True
@@ -249,7 +255,7 @@ class Topology:
         for service in mesh.touched:
             name = mesh.index.spelling(service)
             if mesh.spelled.get(service, "") != name:
-                mesh.names_touched = True
+                mesh.respelled[service] = name
                 mesh.spelled.pop(service, None)
                 if name:
                     mesh.spelled[service] = name
@@ -270,18 +276,17 @@ class Topology:
             views.set(service, view)
             mesh.digest.set(section, service, of_service(view) if view is not None else None)
 
-    def _build_vips(self, mesh: MeshState, addresses: Mapping[VipKey, IPv4Address]) -> bool:
+    def _build_vips(self, mesh: MeshState, addresses: Mapping[VipKey, IPv4Address]) -> Steps[bool]:
         """Bring the VIPs up to date; whether any changed."""
-        if not mesh.vips_stale and all(
-            (vip := mesh.vips.get(visible_name(entry))) is not None and vip.address == addresses.get(entry.key)
-            for entry in mesh.entries
-        ):
+        if not mesh.vips_stale and addresses is mesh.addresses:
             return False
-        vips = vips_of(mesh.entries, addresses, self._domain, self._vip_port, mesh.vips)
-        mesh.vips_stale = False
+        vips = yield from building_vips(mesh.entries, addresses, self._domain, self._vip_port, mesh.vips)
+        mesh.vips_stale, mesh.addresses = False, addresses
         changed = False
-        for key in mesh.vips.keys() | vips.keys():
+        for at, key in enumerate(mesh.vips.keys() | vips.keys()):
             before, after = mesh.vips.get(key), vips.get(key)
+            if at % PORTION == 0:
+                yield
             if before is after:
                 continue
             if before != after:
@@ -291,43 +296,46 @@ class Topology:
                 vips[key] = before
         if changed:
             mesh.vips = MappingProxyType(dict(sorted(vips.items())))
+        yield
         return changed
 
-    def _build_view(self, name: str, mesh: MeshState, around: Surroundings) -> None:
+    def _build_view(self, name: str, mesh: MeshState, around: Surroundings) -> Steps[None]:
         reasons = tuple(sorted({*mesh.reasons.values(), *self._gate_reasons(mesh, around)}))
         mesh.digest.set("reasons", "", repr(reasons))
         version = mesh.digest.value
         if mesh.view is not None and mesh.view.version == version:
             return
+        services = mesh.services.published()
+        yield
+        egress = mesh.egress.published()
+        yield
+        ingress = mesh.ingress.published()
+        yield
+        dataplanes = mesh.dataplanes.published()
+        yield
         mesh.view = MeshView(
             mesh_name=name,
             zone=self._zone,
             version=version,
             mesh=cast("Resource", mesh.resource),
-            services=mesh.services.published(_name_of),
-            egress_services=mesh.egress.published(_name_of),
-            ingress_services=mesh.ingress.published(_name_of),
+            services=services,
+            egress_services=egress,
+            ingress_services=ingress,
             vips=mesh.vips,
-            local_dataplanes=mesh.dataplanes.published(lambda resource: resource.key.name),
-            policies=MappingProxyType(
-                {
-                    kind: tuple(of_kind[policy] for policy in sorted(of_kind))
-                    for kind, of_kind in sorted(mesh.policies.items())
-                    if of_kind
-                }
-            ),
+            local_dataplanes=dataplanes,
+            policies=mesh.policies.published(),
             reasons=reasons,
         )
 
     def _gate_reasons(self, mesh: MeshState, around: Surroundings) -> Iterator[str]:
-        offering = [n for n in sorted(around.ingresses) if mesh.index.of_ingress(n)]
+        offering = [n for n in sorted(around.ingresses) if mesh.index.has_offers(n)]
         for name in offering:
             gate = around.ingresses[name]
             if not gate.port:
                 yield f"ZoneIngress {name} of zone {gate.zone} has no advertised address and port; not used"
         if offering and not around.mtls:
             yield "mTLS is off: services of other zones cannot be reached"
-        if around.through_egress and not around.egresses and mesh.index.elsewhere():
+        if around.through_egress and not around.egresses and mesh.index.has_elsewhere():
             yield "routing.zoneEgress is on and this zone has no ZoneEgress: nothing outside of the zone can be reached"
 
 
@@ -341,7 +349,3 @@ def _settings(mesh: Resource) -> tuple[bool, bool, bool, MeshServicesMode]:
     routing = spec.routing
     mtls = spec.enabled_backend() is not None
     return mtls, routing.zone_egress, routing.locality_aware_load_balancing, spec.mesh_services.mode
-
-
-def _name_of(view: ServiceView) -> str:
-    return view.name

@@ -7,7 +7,7 @@ that are committed.
 
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from ipaddress import IPv4Network
@@ -22,23 +22,26 @@ from meshd.model import labels as label
 from meshd.model.errors import ConflictError, NotFoundError, UnavailableError
 from meshd.model.registry import Registry
 from meshd.model.resource import Resource, ResourceKey
+from meshd.model.steps import Steps
 from meshd.runtime.latest import Latest
+from meshd.runtime.steps import in_steps
 from meshd.store.store import Delete, Edit, Put, Store, Update
 from meshd.topology.build import KINDS, Topology
 from meshd.topology.metrics import KeeperMetrics
 from meshd.topology.view import MeshView
 from meshd.topology.vips import (
     TOMBSTONES_CONFIG,
+    Allocation,
     Book,
     Pool,
     VipEntry,
     VipKey,
-    allocate,
+    allocating,
     config_name,
-    config_text,
     mesh_of_config,
     read_book,
     tombstones_text,
+    writing_config,
 )
 
 log = logging.getLogger(__name__)
@@ -47,8 +50,6 @@ QUIET_S = 0.02
 """A burst is over when nothing changed for this long."""
 MAX_WAIT_S = 0.1
 """And is taken in after this long in any case; a change after a calm of this length is taken in at once."""
-STEP_S = 0.002
-"""Other tasks get their turn after this much work."""
 RETRY_S = 1.0
 """How long to wait when the store was away."""
 
@@ -100,7 +101,7 @@ class Keeper:
         with self._store.watch(self._kinds) as feed:
             self._read_configs()
             everything = (resource for kind in self._kinds for resource in self._store.list(kind))
-            await self._in_steps(self._apply(resource.key for resource in everything))
+            await in_steps(self._apply(resource.key for resource in everything))
             await self._settle()
             task_status.started()
             while True:
@@ -115,10 +116,10 @@ class Keeper:
                             dirty |= await feed.take()
                         quiet = pause.cancelled_caught
                 self._metrics.changes.inc(len(dirty))
-                await self._in_steps(self._apply(dirty))
+                await in_steps(self._apply(dirty))
                 await self._settle()
 
-    def _apply(self, keys: Iterable[ResourceKey]) -> Iterator[None]:
+    def _apply(self, keys: Iterable[ResourceKey]) -> Steps[None]:
         for key in keys:
             self._topology.apply(key, self._store.get(key))
             yield
@@ -128,7 +129,7 @@ class Keeper:
         began = trio.current_time()
         self._retry_at = math.inf
         await self._keep_vips()
-        await self._in_steps(self._topology.rebuild(self._book.addresses))
+        await in_steps(self._topology.rebuild(self._book.addresses))
         views = self._topology.views
         before = self.views.value
         changed = [name for name, view in views.items() if before.get(name) is not view]
@@ -139,13 +140,6 @@ class Keeper:
             self.views.publish(views)
         await self._keep_offers()
         self._metrics.rebuild_seconds.observe(trio.current_time() - began)
-
-    async def _in_steps(self, work: Iterator[None]) -> None:
-        until = trio.current_time() + STEP_S
-        for _ in work:
-            if trio.current_time() >= until:
-                await trio.lowlevel.checkpoint()
-                until = trio.current_time() + STEP_S
 
     def _read_configs(self) -> None:
         self._configs = {
@@ -162,17 +156,8 @@ class Keeper:
         entries = self._topology.entries()
         if self._entries is not None and not self._without and _same(entries, self._entries):
             return
-        wanted = {entry.key for of_mesh in entries.values() for entry in of_mesh}
-        allocation = allocate(self._book, wanted, self._pool, self._now())
+        allocation, configs = await in_steps(self._allocate(entries))
         book = allocation.book
-        await trio.lowlevel.checkpoint()
-        configs = {
-            config_name(mesh): text
-            for mesh, of_mesh in entries.items()
-            if (text := config_text(of_mesh, book.addresses)) != "{}"
-        }
-        if book.tombstones:
-            configs[TOMBSTONES_CONFIG] = tombstones_text(book.tombstones)
         edits: list[Edit] = [
             Put(self._config(name, text)) for name, text in configs.items() if self._configs.get(name) != text
         ]
@@ -199,6 +184,20 @@ class Keeper:
             # The next address comes free by time alone.
             first = min(stone.until for stone in book.tombstones.values())
             self._retry_in(max(RETRY_S, (first - self._now()).total_seconds()))
+
+    def _allocate(self, entries: Mapping[str, tuple[VipEntry, ...]]) -> Steps[tuple[Allocation, dict[str, str]]]:
+        """Who gets which address, and what that is as Configs."""
+        wanted = {entry.key for of_mesh in entries.values() for entry in of_mesh}
+        yield
+        allocation = yield from allocating(self._book, wanted, self._pool, self._now())
+        book = allocation.book
+        configs: dict[str, str] = {}
+        for mesh, of_mesh in entries.items():
+            if (text := (yield from writing_config(of_mesh, book.addresses))) != "{}":
+                configs[config_name(mesh)] = text
+        if book.tombstones:
+            configs[TOMBSTONES_CONFIG] = tombstones_text(book.tombstones)
+        return allocation, configs
 
     def _config(self, name: str, text: str) -> Resource:
         labels = {label.ORIGIN: label.ORIGIN_ZONE, label.ZONE: self._zone}

@@ -133,6 +133,14 @@ class MeshIndex:
         """The services that an ingress offers."""
         return self._remotes.named_by(name)
 
+    def has_offers(self, name: str) -> bool:
+        """Whether an ingress offers anything of this mesh."""
+        return self._remotes.has(name)
+
+    def has_elsewhere(self) -> bool:
+        """Whether any service depends on gates."""
+        return bool(self._remotes or self._externals)
+
     def services(self) -> set[str]:
         """Every service, in lower case."""
         return self._locals.services() | self._remotes.services() | self._externals.services()
@@ -194,6 +202,9 @@ class _BySource(dict[str, dict[str, tuple[T, ...]]]):
 
     def named_by(self, source: str) -> set[str]:
         return set(self._spoken.get(source, ()))
+
+    def has(self, source: str) -> bool:
+        return bool(self._spoken.get(source))
 
     def put(self, service: str, source: str, facts: tuple[T, ...]) -> None:
         if facts:

@@ -23,12 +23,15 @@ from typing import Any, NamedTuple, cast
 from meshd.kinds.external_service import ExternalService
 from meshd.model import labels as label
 from meshd.model.resource import Resource
+from meshd.model.steps import Steps, finished
 from meshd.topology.view import Vip
 
 TOMBSTONE = timedelta(hours=1)
 """How long the address of a dead name goes to nobody else (design P4)."""
 TOMBSTONES_CONFIG = "meshd-dns-vip-tombstones"
 ORIGIN_SERVICE = "service"
+PORTION = 100
+"""Entries that are gone through in a step: about a tenth of a millisecond."""
 _LOOPBACK = IPv4Network("127.0.0.0/8")
 _FIRST_LOOPBACK = IPv4Network("127.0.0.0/24")
 
@@ -158,30 +161,60 @@ def entries_of(
     return tuple(found)
 
 
+def plain_entries(mesh: str, previous: Sequence[VipEntry], spelled: Mapping[str, str]) -> tuple[VipEntry, ...]:
+    """``entries_of`` after some services came, went ("") or are spelled otherwise, given in lower case.
+
+    For services that no ExternalService has anything to do with.
+    """
+    found = [e for e in previous if e.key.type is not VipType.SERVICE or e.key.name not in spelled]
+    for name, service in spelled.items():
+        if service:
+            found.append(VipEntry(VipKey(mesh, VipType.SERVICE, name), (Outbound(0, service, ORIGIN_SERVICE),)))
+    return tuple(sorted(found, key=lambda entry: entry.key))
+
+
+def names_in(externals: Iterable[Resource]) -> frozenset[str]:
+    """The services and hosts that ExternalServices speak of, in lower case."""
+    specs = [cast("ExternalService", resource.spec) for resource in externals]
+    return frozenset(name.lower() for spec in specs for name in (spec.service, spec.host))
+
+
 def allocate(book: Book, wanted: Collection[VipKey], pool: Pool, now: datetime) -> Allocation:
+    """``allocating``, at once."""
+    return finished(allocating(book, wanted, pool, now))
+
+
+def allocating(book: Book, wanted: Collection[VipKey], pool: Pool, now: datetime) -> Steps[Allocation]:
     """The book in which every wanted name has an address, as far as they go round. Returns the same book if it fits.
 
     Pure and blind to the order of ``wanted``. A name that is no longer wanted leaves a tombstone; one that comes back
     within its time gets its address again.
     """
     asked = frozenset(wanted)
-    addresses = {key: address for key, address in book.addresses.items() if key in asked and address in pool}
     tombstones = {key: stone for key, stone in book.tombstones.items() if stone.until > now and stone.address in pool}
-    for key, address in book.addresses.items():
-        if key not in asked and address in pool:
-            tombstones[key] = Tombstone(address, now + TOMBSTONE)
+    addresses: dict[VipKey, IPv4Address] = {}
+    for at, (key, address) in enumerate(book.addresses.items()):
+        if address in pool:
+            if key in asked:
+                addresses[key] = address
+            else:
+                tombstones[key] = Tombstone(address, now + TOMBSTONE)
+        if at % PORTION == 0:
+            yield
     new = sorted(asked - addresses.keys())
     for key in new:
         if (stone := tombstones.pop(key, None)) is not None:
             addresses[key] = stone.address
     homeless = [key for key in new if key not in addresses]
+    yield
     if homeless:
         taken = {int(address) for address in addresses.values()}
         taken.update(int(stone.address) for stone in tombstones.values())
+        yield
         addresses.update(zip(homeless, pool.free(taken), strict=False))
     without = tuple(key for key in homeless if key not in addresses)
-    next_book = Book(addresses, tombstones)
-    return Allocation(book if next_book == book else next_book, without)
+    same = len(without) == len(new) and len(addresses) == len(book.addresses) and tombstones == book.tombstones
+    return Allocation(book if same else Book(addresses, tombstones), without)
 
 
 def vips_of(
@@ -191,6 +224,17 @@ def vips_of(
     vip_port: int,
     previous: Mapping[str, Vip] = MappingProxyType({}),
 ) -> dict[str, Vip]:
+    """``building_vips``, at once."""
+    return finished(building_vips(entries, addresses, domain, vip_port, previous))
+
+
+def building_vips(
+    entries: Sequence[VipEntry],
+    addresses: Mapping[VipKey, IPv4Address],
+    domain: str,
+    vip_port: int,
+    previous: Mapping[str, Vip] = MappingProxyType({}),
+) -> Steps[dict[str, Vip]]:
     """The VIPs of a mesh by service name, and by host for external ones.
 
     ``previous`` is an earlier result for the same domain and port, of which plain services are taken over as they are.
@@ -203,12 +247,15 @@ def vips_of(
     for name in services:
         if "_" in name and (plain := name.replace("_", ".")) not in services:
             dotted[plain] = min(name, dotted.get(plain, name))
+    yield
     found: dict[str, Vip] = {}
-    for entry in entries:
+    for at, entry in enumerate(entries):
+        if at % PORTION == 0:
+            yield
         address = addresses.get(entry.key)
         name = entry.key.name
         before = previous.get(entry.outbounds[0].service) if _is_plain(entry) else None
-        if before is not None and before.address == address and len(before.ports) == len(before.names) == 1:
+        if before is not None and len(before.ports) == len(before.names) == 1 and same_address(before, address):
             found[entry.outbounds[0].service] = before
             continue
         in_domain = name.removesuffix(f".{domain}")
@@ -227,6 +274,11 @@ def vips_of(
         ports[vip_port] = ports.pop(0) if 0 in ports else ports.get(vip_port, entry.outbounds[0].service)
         found[visible_name(entry)] = Vip(address, MappingProxyType(ports), tuple(sorted(set(names))))
     return found
+
+
+def same_address(vip: Vip, address: IPv4Address | None) -> bool:
+    """Whether a VIP has this address; mostly it is the very same object, and comparing addresses is slow."""
+    return vip.address is address or vip.address == address
 
 
 def _is_plain(entry: VipEntry) -> bool:
@@ -252,8 +304,18 @@ def mesh_of_config(name: str) -> str | None:
 
 
 def config_text(entries: Sequence[VipEntry], addresses: Mapping[VipKey, IPv4Address]) -> str:
+    """``writing_config``, at once."""
+    return finished(writing_config(entries, addresses))
+
+
+def writing_config(entries: Sequence[VipEntry], addresses: Mapping[VipKey, IPv4Address]) -> Steps[str]:
     """The content of a mesh's Config, canonical: entries sorted by key."""
-    rows = [_row(entry, str(address)) for entry in entries if (address := addresses.get(entry.key)) is not None]
+    rows: list[str] = []
+    for at, entry in enumerate(entries):
+        if (address := addresses.get(entry.key)) is not None:
+            rows.append(_row(entry, address))
+        if at % PORTION == 0:
+            yield
     return "{" + ",".join(rows) + "}"
 
 
@@ -317,11 +379,11 @@ def _kept(before: VipEntry | None, now: VipEntry) -> VipEntry:
 
 
 @functools.lru_cache(maxsize=65536)
-def _row(entry: VipEntry, address: str) -> str:
+def _row(entry: VipEntry, address: IPv4Address) -> str:
     # One changed name must not cost the encoding of all others.
     outbounds = [{"Port": o.port, "TagSet": {label.SERVICE: o.service}, "Origin": o.origin} for o in entry.outbounds]
     key = json.dumps(f"{int(entry.key.type)}:{entry.key.name}")
-    return f"{key}:{json.dumps({'address': address, 'outbounds': outbounds}, separators=(',', ':'))}"
+    return f"{key}:{json.dumps({'address': str(address), 'outbounds': outbounds}, separators=(',', ':'))}"
 
 
 def _read_rows(mesh: str, text: str) -> list[tuple[VipKey, IPv4Address]]:

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from meshd.kinds.zone_ingress import AvailableService, ZoneIngress
 from meshd.l4.render import Settings
 from meshd.l4.table import EMPTY
-from meshd.l4.update import NOTHING, Rendering, finished, render, updating
+from meshd.l4.update import NOTHING, Rendering, render, updating
 from meshd.model.resource import Resource
+from meshd.model.steps import finished
 from meshd.topology.view import MeshView, Reach, ServiceView, Vip
 from tests.l4.lab import Allow, dataplane, egress, endpoint, ingress, mesh, service, view
 from tests.l4.test_external import external

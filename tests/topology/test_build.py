@@ -195,12 +195,34 @@ def test_the_work_is_that_of_the_services_a_change_names():
         topology.apply(resource.key, resource)
         return sum(1 for _ in topology.rebuild(book.addresses))
 
-    of_the_mesh = 1
-    assert steps(dataplane("d7", "s7", address="10.9.9.9")) == 1 + of_the_mesh
+    of_the_mesh, of_a_view = 1, 5
+    assert steps(dataplane("d7", "s7", address="10.9.9.9")) == 1 + of_a_view
     offer[11] = available("s11", 3)
-    assert steps(ingress("b", "zone-b", offer)) == 1 + of_the_mesh
-    assert steps(policy("p")) == of_the_mesh
-    assert steps(mesh(labels={"a": "b"})) == of_the_mesh
-    assert steps(resources[9]) == 1 + of_the_mesh
+    assert steps(ingress("b", "zone-b", offer)) == 1 + of_a_view
+    assert steps(policy("p")) == of_a_view
+    assert steps(mesh(labels={"a": "b"})) == of_a_view
+    assert steps(resources[9]) == 1 + of_a_view
     assert steps(resources[9]) == of_the_mesh
-    assert steps(mesh(locality=True)) == 300 + of_the_mesh
+    assert steps(mesh(locality=True)) == 300 + of_a_view
+
+
+def test_what_a_new_service_leaves_alone_keeps_its_identity():
+    topology = Topology("zone-a", "mesh", 80)
+    for r in (
+        mesh(),
+        policy("p"),
+        ingress("b", "zone-b", [available("far", 2)]),
+        *(dataplane(f"d{i}", f"s{i}") for i in range(300)),
+    ):
+        topology.apply(r.key, r)
+    book = settle(topology, Book())
+    before, entries = topology.views["default"], topology.entries()["default"]
+    new = dataplane("new", "new")
+    topology.apply(new.key, new)
+    settle(topology, book)
+    after = topology.views["default"]
+    assert after.policies is before.policies
+    assert after.egress_services is before.egress_services
+    assert [n for n in after.services if after.services[n] is not before.services.get(n)] == ["new"]
+    assert [n for n in after.vips if after.vips[n] is not before.vips.get(n)] == ["new"]
+    assert len(set(map(id, topology.entries()["default"])) - set(map(id, entries))) == 1
