@@ -1,0 +1,65 @@
+"""Every bench runs to its end and prints figures of the right shape; how large they are is for people to read."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def bench(name: str, *arguments: str) -> list[str]:
+    """The lines that a bench prints."""
+    command = [sys.executable, "-m", f"tests.bench.{name}", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180)
+    assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
+    return done.stdout.splitlines()
+
+
+def row(lines: list[str], start: str, bars: str | None = None) -> list[str]:
+    """What follows ``start`` on its only line, by words, or by the ``bars`` of a table."""
+    (line,) = [line for line in lines if line.removeprefix("| ").lstrip().startswith(start)]
+    return [c.strip() for c in line.strip("| ").split(bars)][1:] if bars else line.partition(start)[2].split()
+
+
+@pytest.mark.parametrize(
+    ("options", "hops"), [((), ["Dataplane/client-zone-a"]), (("--through-egress",), ["ZoneEgress/egress-zone-a"])]
+)
+def test_propagation(options, hops):
+    lines = bench("propagation", "--count", "3", *options)
+    put, resolved, answered, total = (
+        [float(v) for v in row(lines, part)]
+        for part in ("PUT answered", "then the name resolves", "then a request is answered", "total  ")
+    )
+    for p50, p99, most in (put, resolved, answered, total):
+        assert 0 < p50 <= p99 <= most
+    assert total[2] <= put[2] + resolved[2] + answered[2] + 0.2
+    connections = " ".join(row(lines, "connections:"))
+    for hop in [*hops, "ZoneIngress/ingress-zone-b-0", "the services"]:
+        assert f"{hop} 3" in connections
+    assert ("ZoneEgress" in connections) == bool(options)
+
+
+def test_dns_during_bulk():
+    lines = bench("l4.dns_during_bulk", "--rounds", "1", "--seconds", "1", "--rate", "100")
+    for phase in ("idle", "beside", "through"):
+        cells = row(lines, f"{phase} ", bars="|")
+        assert float(cells[0].split()[0]) > 0
+        assert (float(cells[5]) > 0) == (phase != "idle")
+
+
+def test_l4():
+    lines = bench("l4", "--only", "meshd", "--rounds", "1", "--seconds", "0.5")
+    figures = [line.split() for line in lines if line.strip().startswith("meshd")]
+    assert len(figures) == 3
+    for _, value, *_ in figures:
+        assert float(value) > 0
+
+
+def test_loop():
+    lines = bench(
+        "loop", "--rounds", "1", "--seconds", "2", "--rate", "100", "--connections", "3", "--variants", "dns thread"
+    )
+    assert [line.split("|")[2].strip() for line in lines if line.startswith("| dns thread")] == ["idle", "busy"]
