@@ -68,14 +68,11 @@ class Link:
                 raise
             raise known from None
         except BaseExceptionGroup as group:
-            # The call was cancelled from outside while something failed in it; only the cancel may go on.
-            cancelled, rest = group.split(trio.Cancelled)
-            known = first_known(rest) if rest is not None else None
+            # The call was cancelled from outside while something failed in it.
+            _, rest = group.split(trio.Cancelled)
             if vital:
-                self.end(str(known or stream.failure or ENDED))
-            if cancelled is None or (rest is not None and known is None):
-                raise
-            raise cancelled from None
+                self.end(str((rest and first_known(rest)) or stream.failure or ENDED))
+            raise
         except BaseException:
             if vital:
                 self.end(str(stream.failure or ENDED))

@@ -1,5 +1,6 @@
 """The gRPC client: one channel is one connection. Reconnecting is the caller's, who knows what must be said again."""
 
+import os
 import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ from meshd.rpc.headers import Metadata, request_headers, status_of_answer, user_
 from meshd.rpc.http2 import Connection
 from meshd.rpc.limits import CLIENT_LIMITS, Limits
 from meshd.rpc.metrics import RpcMetrics
-from meshd.rpc.status import RpcError, Status
+from meshd.rpc.status import RpcError, Status, leaves
 from meshd.rpc.stream import RESET_CANCEL, Stream
 
 CONNECT_S = 10.0
@@ -257,7 +258,7 @@ async def _connect(
                 return secured
             why = "the server did not choose h2 by ALPN; is this a gRPC port?"
     except (trio.BrokenResourceError, OSError) as error:
-        why = str(error.__cause__ or error)
+        why = _reason(error)
     except trio.TooSlowError:
         why = f"no connection within {connect_s:g} s"
     except BaseException:
@@ -267,3 +268,17 @@ async def _connect(
     if socket is not None:
         await trio.aclose_forcefully(socket)
     raise UnavailableError(f"{peer}: {why}")
+
+
+def _reason(error: Exception) -> str:
+    """Why there is no connection, in the words of the operating system or of TLS; each once if addresses differ."""
+    cause = error.__cause__ or error
+    found = leaves(cause) if isinstance(cause, BaseExceptionGroup) else [cause]
+    return "; ".join(dict.fromkeys(map(_in_words, found)))
+
+
+def _in_words(error: BaseException) -> str:
+    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and error.errno is not None:
+        known = os.strerror(error.errno) if error.errno > 0 else error.strerror  # below 0 is the resolver's
+        return known or str(error)
+    return str(error) or type(error).__name__

@@ -35,6 +35,8 @@ class Limits:
     """A connection silent for so long is pinged, with or without calls (Kuma's default)."""
     keepalive_timeout_s: float = 15.0
     """A pinged connection silent for so long is dead."""
+    idle_s: float = 60.0
+    """A server ends a connection without calls after so long; control planes and proxies always have some open."""
     drain_s: float = 2.0
     """On shutdown calls have so long to end by themselves, then they end with UNAVAILABLE."""
     idle_frames_burst: int = 1000

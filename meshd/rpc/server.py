@@ -86,11 +86,13 @@ class ServerConnection(Connection):
         )
         self._server = server
         self._calls: set[ServerStream] = set()
+        self._idle_since = trio.current_time()
         self._nursery: trio.Nursery
 
     def on_running(self, nursery: trio.Nursery) -> None:
         """Handlers live in the connection's nursery."""
         self._nursery = nursery
+        nursery.start_soon(self._end_when_idle)
 
     def on_request(self, stream_id: int, headers: Metadata) -> None:
         """Start the handler. Handlers that are slow to end count, so that resets do not outrun the limit."""
@@ -116,6 +118,17 @@ class ServerConnection(Connection):
             await self._no_calls()
         self.close("this side is shutting down")
 
+    async def _end_when_idle(self) -> None:
+        """Connections are a bounded good: one that asks for nothing is not kept, whoever holds it."""
+        while True:
+            await self._no_calls()
+            since = self._idle_since
+            await trio.sleep_until(since + self.limits.idle_s)
+            if not self._calls and self._idle_since == since:
+                log.debug("endpoint=%s peer=%s is idle", self.endpoint, self.peer)
+                self.close(f"no call for {self.limits.idle_s:g} s")
+                return
+
     async def _no_calls(self) -> None:
         while self._calls and not self.ended:
             await self.stream_closed.park()
@@ -127,26 +140,34 @@ class ServerConnection(Connection):
             outcome = await self._outcome(stream)
         finally:
             self._calls.discard(stream)
+            self._idle_since = trio.current_time()
             stream.finish(outcome.status, outcome.message)
             self.stream_closed.unpark_all()
             self.metrics.calls.labels(self.endpoint, path, outcome.status.name).inc()
 
     async def _outcome(self, stream: ServerStream) -> RpcError:
         """Run the handler; how the call ended."""
-        with stream.scope as scope:
-            try:
+        try:
+            with stream.scope as scope:
                 handler = self._admit(stream)
                 await handler(stream)
-            except Exception as error:  # noqa: BLE001 - request edge: a bug here costs one call
+                return RpcError(Status.OK, "")
+        except Exception as error:  # noqa: BLE001 - request edge: a bug here costs one call
+            if not scope.cancelled_caught or as_rpc_error(error) is None:
                 return self._judge(stream, error)
-            return RpcError(Status.OK, "")
+        except BaseExceptionGroup as group:
+            # The connection ends while something failed in the handler: nobody is left to be told, but a bug counts.
+            cancelled, rest = group.split(trio.Cancelled)
+            if cancelled is None:
+                raise
+            if isinstance(rest, ExceptionGroup):
+                self._judge(stream, rest)
+            raise cancelled from None
         if stream.failure is not None:
             return RpcError(Status.CANCELLED, str(stream.failure))
         if stream.ending is not None:
             return stream.ending
-        if scope.cancelled_caught:
-            return RpcError(Status.DEADLINE_EXCEEDED, "the caller's deadline has passed")
-        return RpcError(Status.CANCELLED, "")
+        return RpcError(Status.DEADLINE_EXCEEDED, "the caller's deadline has passed")
 
     def _admit(self, stream: ServerStream) -> Handler:
         fields = stream.fields

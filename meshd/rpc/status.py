@@ -66,7 +66,7 @@ def as_rpc_error(error: BaseException) -> RpcError | None:
     the others are mostly its consequence.
     """
     if isinstance(error, BaseExceptionGroup):
-        found = [as_rpc_error(leaf) for leaf in _leaves(error)]
+        found = [as_rpc_error(leaf) for leaf in leaves(error)]
         return None if None in found else found[0]
     if isinstance(error, RpcError):
         return error
@@ -76,10 +76,11 @@ def as_rpc_error(error: BaseException) -> RpcError | None:
     return None
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    """The exceptions in a group, however deep."""
     for inner in group.exceptions:
         if isinstance(inner, BaseExceptionGroup):
-            yield from _leaves(inner)
+            yield from leaves(inner)
         else:
             yield inner
 

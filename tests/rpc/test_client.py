@@ -151,6 +151,12 @@ async def test_a_port_nobody_listens_on_is_unavailable() -> None:
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listener.socket.getsockname()[1]
     await listener.aclose()
-    with pytest.raises(UnavailableError, match=f"127.0.0.1:{port}"):
+    with pytest.raises(UnavailableError, match=f"^127.0.0.1:{port}: Connection refused$"):
         async with open_channel("127.0.0.1", port, None):
+            pass
+
+
+async def test_a_host_nobody_knows_is_unavailable() -> None:
+    with pytest.raises(UnavailableError, match="^name.invalid:1: .*(known|resol|fail)"):
+        async with open_channel("name.invalid", 1, None):
             pass

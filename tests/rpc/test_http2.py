@@ -156,7 +156,8 @@ async def test_a_silent_peer_is_dead_after_a_ping_unanswered(autojump_clock) -> 
 
 
 async def test_an_idle_connection_lives_on_keepalive_for_days(autojump_clock) -> None:
-    async with in_memory(make_server({"/t/echo": echo})) as (channel, _):
+    limits = replace(DEFAULT_LIMITS, idle_s=float("inf"))
+    async with in_memory(make_server({"/t/echo": echo}, limits=limits)) as (channel, _):
         await trio.sleep(2 * 86400)
         assert await channel.unary("/t/echo", b"x") == b"x"
 

@@ -99,6 +99,76 @@ async def test_raise_bugs_lets_a_bug_through(autojump_clock) -> None:
     assert caught.group_contains(KeyError)
 
 
+async def failing_when_cancelled(error: Exception) -> None:
+    """A nursery of which one task is cancelled and another fails at that: a group of both comes out."""
+
+    async def fail() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise error
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fail)
+        nursery.start_soon(trio.sleep_forever)
+        await trio.sleep_forever()
+
+
+@pytest.mark.parametrize(("error", "bugs"), [(UnavailableError("flush failed"), 0), (KeyError("forgotten"), 1)])
+@pytest.mark.parametrize("end", ["deadline", "reset", "connection", "drain"])
+async def test_a_handler_that_fails_while_it_is_cancelled_costs_one_call(autojump_clock, error, bugs, end) -> None:
+    async def handler(stream: ServerStream) -> None:
+        await failing_when_cancelled(error)
+
+    counted = Counted()
+    server = make_server({"/t/fail": handler, "/t/echo": echo}, counted=counted, raise_bugs=False)
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        serving = trio.CancelScope()
+
+        async def serve() -> None:
+            with serving:
+                await server.serve_connection(theirs)
+
+        nursery.start_soon(serve)
+        async with channel_over(ours) as channel:
+            stream = channel.stream("/t/fail", timeout_s=1.0 if end == "deadline" else None)
+            async with stream as call:
+                await trio.sleep(0.5)
+                match end:
+                    case "deadline":
+                        with pytest.raises(RpcError) as caught:
+                            await call.receive()
+                        assert caught.value.status is (Status.INTERNAL if bugs else Status.DEADLINE_EXCEEDED)
+                    case "drain":
+                        serving.cancel()
+                        with pytest.raises(RpcError) as caught:
+                            await call.receive()
+                        assert caught.value.status is (Status.INTERNAL if bugs else Status.UNAVAILABLE)
+                    case "connection":
+                        await ours.aclose()
+                        await trio.sleep(1)
+            if end in ("deadline", "reset"):
+                assert await channel.unary("/t/echo", b"x") == b"x"
+        await trio.sleep(1)
+    assert counted("handler_bugs_total", path="/t/fail") == bugs
+    assert not server.connections
+
+
+async def test_a_connection_without_calls_is_not_kept(autojump_clock) -> None:
+    async with in_memory(make_server({"/t/echo": echo})) as (channel, _):
+        async with channel.stream("/t/echo") as stream:
+            await trio.sleep(3600)
+            await stream.send(b"x")
+            assert await stream.receive() == b"x"
+        await trio.sleep(59)
+        assert await channel.unary("/t/echo", b"x") == b"x"
+        await trio.sleep(59)
+        assert not channel.ended
+        await trio.sleep(2)
+        assert channel.ended
+
+
 async def test_the_callers_deadline_cancels_the_handler(autojump_clock) -> None:
     ended = []
 
