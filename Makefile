@@ -43,6 +43,17 @@ lock:
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url -q -o requirements.lock pyproject.toml
 	uv pip compile --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url -q --extra dev -c requirements.lock -o requirements-dev.lock pyproject.toml
 
+# Regenerates meshd/proto from proto/. The compiler's pins clash with our linters, so it has an environment of its own.
+PROTO := build/protoenv
+
+proto: $(PROTO)/.installed
+	PYTHON=$(CURDIR)/$(PROTO)/bin/python proto/generate.sh
+
+$(PROTO)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(PROTO)
+	$(PROTO)/bin/pip install -q --disable-pip-version-check -e '.[proto]'
+	@touch $@
+
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "meshd needs Python 3.11 or later; $(PYTHON) is older. Try: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
