@@ -8,6 +8,7 @@ import contextlib
 import itertools
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -25,11 +26,18 @@ VIP_PORT = 8080
 _second_octet = itertools.count(10 + (os.getpid() % 200))
 
 
+_ports = itertools.cycle(random.Random(os.getpid()).sample(range(11000, 31000), 20000))
+"""Below the range that the kernel gives to outgoing connections, so that none of them takes a port before it is bound;
+in an order of each process's own, so that two test workers seldom meet."""
+
+
 def free_port(address="127.0.0.1"):
-    """A port that nothing uses now."""
-    with socket.socket() as s:
-        s.bind((address, 0))
-        return s.getsockname()[1]
+    """A port that nothing uses now, and no outgoing connection will."""
+    for port in _ports:
+        with socket.socket() as s, contextlib.suppress(OSError):
+            s.bind((address, port))
+            return port
+    raise AssertionError("unreachable: the cycle has no end")
 
 
 def free_udp_tcp_port(address="127.0.0.1"):
