@@ -23,6 +23,7 @@ from meshd.config import ConfigErrors, LoadedConfig, check_together, load_files
 from meshd.model.codec import load_documents
 from meshd.model.errors import MeshdError
 from meshd.runtime import log as process_log
+from meshd.runtime.listen import open_listeners
 from meshd.runtime.supervisor import leaves
 
 HERE = Path(__file__).parent
@@ -70,7 +71,8 @@ async def run(roles: tuple[LoadedConfig, ...], is_check: bool) -> int:
     async with trio.open_nursery() as outside:
         for service, (zone, port) in SERVICES.items():
             answer = f"{service} in {zone}\n".encode()
-            await outside.start(partial(trio.serve_tcp, partial(application, answer), port, host="127.0.0.1"))
+            listeners = await open_listeners("127.0.0.1", port, f"the application of {service}")
+            outside.start_soon(trio.serve_listeners, partial(application, answer), listeners)
         outside.start_soon(stop_on_signal, stop)
         async with trio.open_nursery() as inside:
             inside.start_soon(run_roles, roles, stop, lambda: None)
@@ -101,7 +103,7 @@ async def operate(is_check: bool) -> int:
     if answers != {name: f"{name} in {zone}" for name, (zone, _) in SERVICES.items()}:
         print(f"demo: not complete within {READY_S} s, answers: {answers}; the log says more", file=sys.stderr)
         return 1
-    print(f"demo: {answers}" if is_check else instructions(vips))
+    print(f"demo: {answers}" if is_check else instructions(vips), flush=True)
     return 0
 
 
@@ -192,9 +194,8 @@ The mesh is up: a global, zone-a and zone-b, with mTLS. From zone-a, ask for the
   curl http://{payments}:{VIP_PORT}/
   curl --resolve payments.mesh:{VIP_PORT}:{payments} http://payments.mesh:{VIP_PORT}/
 
-What the global knows, and zone-a's view of the path (ingress of zone-b, counters):
+What the global knows, and the connections that zone-a's proxies have carried or refused:
 
-  curl {GLOBAL}/zones/_overview
   .venv/bin/meshd --cp {GLOBAL} get zones
   .venv/bin/meshd --cp {GLOBAL} get dataplanes -m default
   curl -s http://127.0.0.1:25680/metrics | grep meshd_l4_connections

@@ -1,7 +1,7 @@
 """``meshd check``: says everything that is wrong with configuration and resource files, and starts nothing."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import click
@@ -10,6 +10,7 @@ from meshd.cli.known import decode
 from meshd.config import ConfigErrors, LoadedConfig, Problem, check_together, load_files
 from meshd.config.document import Document, parse
 from meshd.config.proxies import decode_at
+from meshd.model.resource import ResourceKey
 
 
 @click.command()
@@ -22,13 +23,14 @@ def check(files: tuple[Path, ...], together: bool) -> None:
     for file in files:
         is_resources, documents, wrong = read(file)
         if is_resources:
-            count = 0
+            found = []
             for document in documents:
                 resource, more = decode_at(document, "", document.data, decode())
-                count += resource is not None
+                found += [(document, resource.key)] if resource is not None else []
                 wrong += more
+            wrong += twice(found)
             if not wrong:
-                click.echo(f"{file}: ok ({count} resource{'s' * (count != 1)})")
+                click.echo(f"{file}: ok ({len(found)} resource{'s' * (len(found) != 1)})")
         else:
             wrong = _check_config(file, configs)
         problems += wrong
@@ -66,6 +68,18 @@ def read(file: Path) -> tuple[bool, list[Document], list[Problem]]:
     documents, problems = parse(text, str(file))
     is_resources = any(isinstance(d.data, dict) and "type" in d.data for d in documents)
     return is_resources, documents, problems
+
+
+def twice(found: Iterable[tuple[Document, ResourceKey]]) -> list[Problem]:
+    """A problem for every document whose resource an earlier one already is: the last would win, silently."""
+    first: dict[ResourceKey, Document] = {}
+    problems = []
+    for document, key in found:
+        before = first.setdefault(key, document)
+        if before is not document:
+            where = f"{before.source}:{before.line_of('')}"
+            problems.append(document.problem("", f"{key} is already at {where}; remove one or give it another name"))
+    return problems
 
 
 def report(problems: Sequence[Problem]) -> None:

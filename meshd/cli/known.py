@@ -22,11 +22,11 @@ def decode() -> Decode:
 
 
 def find_kind(word: str) -> ResourceType | None:
-    """The type that a user means: its kind, REST path or short name, in any case."""
-    word = word.lower()
+    """The type that a user means: its kind (or its plural), REST path or short name; case and dashes do not count."""
+    word = _plain(word)
     for type_ in registry():
-        names = (type_.kind, type_.path, type_.short, *type_.aliases)
-        if type_.path and word in (name.lower() for name in names if name):
+        names = (type_.kind, f"{type_.kind}s", type_.path, type_.short, *type_.aliases)
+        if type_.path and word in (_plain(name) for name in names if name):
             return type_
     return None
 
@@ -34,3 +34,12 @@ def find_kind(word: str) -> ResourceType | None:
 def kind_words() -> list[str]:
     """What ``find_kind`` finds, for suggestions."""
     return [word for t in registry() if t.path for word in (t.path, t.kind.lower(), t.short) if word]
+
+
+def paths() -> list[str]:
+    """The REST path of every kind, sorted: the names that ``meshd get`` has for them."""
+    return sorted(type_.path for type_ in registry() if type_.path)
+
+
+def _plain(word: str) -> str:
+    return word.lower().replace("-", "")

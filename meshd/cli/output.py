@@ -70,15 +70,15 @@ def status(item: Mapping[str, Any]) -> str:
     return "Online" if any("connectTime" in s and "disconnectTime" not in s for s in subscriptions) else "Offline"
 
 
-def zone_proxy_status(item: Mapping[str, Any]) -> str:
-    """As ``status``; unknown without an insight, as of another zone's ingress: insights stay with their zone."""
+def known_status(item: Mapping[str, Any]) -> str:
+    """As ``status``; unknown without an insight, as in a zone of itself and of another zone's ingress."""
     return status(item) if any(item.get(k) for k in INSIGHTS) else ""
 
 
 def zone_status(item: Mapping[str, Any]) -> str:
-    """As ``status``, with a zone that was disabled said so."""
+    """As ``known_status``, with a zone that was disabled said so."""
     disabled = (item.get("zone") or {}).get("enabled") is False
-    return status(item) + (" (disabled)" if disabled else "")
+    return (known_status(item) or "-") + (" (disabled)" if disabled else "")
 
 
 def services(item: Mapping[str, Any]) -> str:
@@ -113,8 +113,8 @@ EXTRA: Mapping[str, Mapping[str, Any]] = {
     "Mesh": {"MTLS": backend},
     "Zone": {"STATUS": zone_status},
     "Dataplane": {"STATUS": status, "SERVICES": services, "ZONE": zone_of},
-    "ZoneIngress": {"STATUS": zone_proxy_status, "ADDRESS": address, "ZONE": zone_of},
-    "ZoneEgress": {"STATUS": zone_proxy_status, "ADDRESS": address, "ZONE": zone_of},
+    "ZoneIngress": {"STATUS": known_status, "ADDRESS": address, "ZONE": zone_of},
+    "ZoneEgress": {"STATUS": known_status, "ADDRESS": address, "ZONE": zone_of},
 }
 OVERVIEWS = ("Zone", "Dataplane", "ZoneIngress", "ZoneEgress")
 """Kinds whose table is made of overviews, which know who is online."""

@@ -40,7 +40,10 @@ class ControlPlane:
                 raise click.UsageError(f"control plane address {self.address!r}: {error}") from None
             except httpx.HTTPError as error:
                 reason = str(error) or type(error).__name__
-                raise RemoteError(f"cannot reach the control plane at {self.address}: {reason}") from None
+                hint = "; --cp or MESHD_CP says where it is"
+                raise RemoteError(
+                    f"cannot reach the control plane at {self.address}: {reason.rstrip('.')}{hint}"
+                ) from None
         if answer.is_error:
             raise RemoteError(explain(answer))
         return answer

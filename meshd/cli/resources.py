@@ -9,8 +9,8 @@ from urllib.parse import quote
 import click
 
 from meshd.cli import output
-from meshd.cli.check import report
-from meshd.cli.known import decode, find_kind, kind_words
+from meshd.cli.check import report, twice
+from meshd.cli.known import decode, find_kind, kind_words, paths
 from meshd.cli.remote import ControlPlane, RemoteError
 from meshd.config.document import Document, parse
 from meshd.config.problem import Problem, did_you_mean
@@ -46,15 +46,17 @@ def apply(control_plane: ControlPlane, files: tuple[str, ...]) -> None:
 
 
 @click.command()
-@click.argument("kind")
+@click.argument("kind", required=False, metavar="KIND")
 @click.argument("name", required=False)
 @click.option("-m", "--mesh", help="The mesh. Default: all of them for a list, 'default' for one resource.")
 @click.option(
     "-o", "--output", "form", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True
 )
 @click.pass_obj
-def get(control_plane: ControlPlane, kind: str, name: str | None, mesh: str | None, form: str) -> None:
-    """Show the resources of a KIND (its kind, path or short name), or the one called NAME."""
+def get(control_plane: ControlPlane, kind: str | None, name: str | None, mesh: str | None, form: str) -> None:
+    """Show the resources of a KIND (its kind, path or short name), or the one called NAME. Without KIND, names them."""
+    if kind is None:
+        raise click.UsageError(f"say which KIND: {', '.join(paths())}")
     type_ = known(kind)
     overview = "/_overview" if form == "table" and type_.kind in output.OVERVIEWS else ""
     if name is not None:
@@ -91,7 +93,8 @@ def known(word: str) -> ResourceType:
     """
     type_ = find_kind(word)
     if type_ is None:
-        raise click.UsageError(f"no kind is called {word!r}{did_you_mean(word, kind_words())}")
+        hint = did_you_mean(word, kind_words()) or f"; there are {', '.join(paths())}"
+        raise click.UsageError(f"no kind is called {word!r}{hint}")
     return type_
 
 
@@ -128,4 +131,4 @@ def _read_all(files: tuple[str, ...]) -> tuple[list[tuple[Document, ResourceKey]
                 wanted.append((document, resource.key))
         if not documents and not wrong:
             problems.append(Problem(file, 0, "", "holds no resource"))
-    return wanted, problems
+    return wanted, problems + twice(wanted)

@@ -76,3 +76,11 @@ def test_a_broken_configuration_starts_nothing(tmp_path):
     assert "zone.yaml:1: mode: must be global or zone, not 'zoen'" in result.stderr
     assert "zone.yaml:2: stoer: is no setting; did you mean 'store'?" in result.stderr
     assert sorted(p.name for p in tmp_path.iterdir()) == ["zone.yaml"]
+
+
+def test_a_resource_that_is_twice_in_a_file_is_wrong(tmp_path):
+    file = tmp_path / "mesh.yaml"
+    file.write_text("type: Mesh\nname: x\n---\ntype: Mesh\nname: y\n---\ntype: Mesh\nname: x\n")
+    result = run("check", str(file))
+    assert result.exit_code == 2
+    assert f"{file}:7: Mesh x is already at {file}:1; remove one or give it another name" in result.stderr

@@ -5,7 +5,7 @@ import trio
 import yaml
 
 from meshd.ca import access, signing
-from meshd.cli.output import age
+from meshd.cli.output import age, columns
 from tests.cli.support import run
 from tests.rest.support import GLOBAL, INGRESS, MESH, NOW, STANDALONE, Plane, dataplane, federated, permission
 from tests.rest.test_handlers import with_keys
@@ -94,6 +94,7 @@ def test_a_control_plane_that_is_away_is_said():
     result = run("--cp", "http://127.0.0.1:1", "get", "meshes")
     assert result.exit_code == 1
     assert "cannot reach the control plane at http://127.0.0.1:1" in result.stderr
+    assert "--cp or MESHD_CP says where it is" in result.stderr
 
 
 def test_tokens_are_the_only_output(tmp_path):
@@ -126,3 +127,34 @@ def test_token_with_a_key_is_checked_by_its_control_plane(tmp_path):
 )
 def test_age(created, expected):
     assert age(created, NOW) == expected
+
+
+@pytest.mark.parametrize(
+    "word", ["Dataplane", "dp", "dataplanes", "external-services", "externalservices", "ExternalService",
+             "external-service", "zone-egress-insights", "zoneegressinsights", "zoneinsights"],
+)  # fmt: skip
+def test_a_kind_is_found_however_it_is_written(zone, word):
+    assert run("get", word, plane=zone).exit_code == 0
+
+
+@pytest.mark.parametrize("words", [[], ["quux"]])
+def test_get_without_a_kind_that_there_is_says_which_there_are(zone, words):
+    result = run("get", *words, plane=zone)
+    assert result.exit_code == 2
+    assert "dataplanes, external-services, globalsecrets" in result.stderr
+
+
+def test_apply_refuses_a_resource_that_is_there_twice(zone, tmp_path):
+    first, second = tmp_path / "a.yaml", tmp_path / "b.yaml"
+    for file in (first, second):
+        file.write_text("type: Mesh\nname: new\n")
+    result = run("apply", "-f", str(first), "-f", str(second), plane=zone)
+    assert result.exit_code == 2
+    assert f"{second}:1: Mesh new is already at {first}:1; remove one" in result.stderr
+    assert zone.stored("Mesh", "", "new") is None
+
+
+def test_a_zone_of_which_nothing_is_known_is_not_shown_offline():
+    header, rows = columns("Zone", [{"name": "a"}, {"name": "b", "zoneInsight": {"subscriptions": []}}], NOW)
+    assert header == ["NAME", "STATUS", "AGE"]
+    assert [row[1] for row in rows] == ["-", "Offline"]
