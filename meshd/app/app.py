@@ -21,13 +21,14 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from meshd import __version__
 from meshd.app.bootstrap import missing_defaults, own_proxies
 from meshd.app.process import allow_many_files, make_directories, settle_memory
-from meshd.app.service import KdsListener, ProxyHost, Selection, Wanted
+from meshd.app.service import KdsListener, ProxyHost, SecretWatch, Selection, Wanted
 from meshd.app.status import global_status, zone_status
 from meshd.ca.identity import Credentials, dataplane_uris
 from meshd.ca.keeper import CaKeeper
 from meshd.ca.service import IdentityService
 from meshd.config import Config, LoadedConfig
 from meshd.config.tree import StoreType
+from meshd.dns.lookup import RealAddresses
 from meshd.dns.service import Resolver
 from meshd.dns.settings import settings as dns_settings
 from meshd.insight.keeper import InsightKeeper
@@ -39,6 +40,7 @@ from meshd.kds.server import GlobalKds
 from meshd.kinds.declare import KINDS
 from meshd.kinds.external_service import DataSource
 from meshd.kinds.secret import Secret
+from meshd.l4.client import Resolver as HostNames
 from meshd.l4.metrics import Metrics as EngineMetrics
 from meshd.l4.render import Settings as EngineSettings
 from meshd.l4.server import Limits as EngineLimits
@@ -158,7 +160,8 @@ def zone_tiers(role: Role, loaded: LoadedConfig) -> Tiers:
         rng=role.rng,
         registry=role.metrics,
     )
-    host = proxy_host(role, loaded, keeper, identities)
+    secrets_watch = SecretWatch(role.store)
+    host = proxy_host(role, loaded, keeper, identities, secrets_watch.changes)
     diagnostics = role.diagnostics(lambda: "" if host.ready() else "proxies")
     kds = zone_kds(role) if config.is_federated else None
     doors: list[Service] = [role.api(lambda: zone_status(kds))]
@@ -178,7 +181,7 @@ def zone_tiers(role: Role, loaded: LoadedConfig) -> Tiers:
         [diagnostics],
         [role.ca_keeper(), identities],
         [keeper, *([] if config.is_federated else [role.insight_keeper()])],
-        [host],
+        [host, secrets_watch],
         [*doors, insights],
         [kds] if kds is not None else [],
     )
@@ -192,20 +195,37 @@ def uris_of(dataplane: Resource) -> tuple[str, ...]:
         return ()
 
 
-def proxy_host(role: Role, loaded: LoadedConfig, keeper: Keeper, identities: IdentityService) -> ProxyHost:
-    """The engines of this role's proxies."""
+def proxy_host(
+    role: Role, loaded: LoadedConfig, keeper: Keeper, identities: IdentityService, material: Latest[int]
+) -> ProxyHost:
+    """The engines of this role's proxies; ``material`` changes with the Secrets that external services name."""
     metrics = EngineMetrics(role.metrics)
     limits = EngineLimits(drain_s=role.config.general.drain_time.total_seconds())
 
     def read_source(mesh: str, source: DataSource) -> bytes:
         return read_data_source(role.store, mesh, source)
 
+    dns = role.config.dns_server
+    upstreams = dns_settings(dns.domain, "127.0.0.1:0", [str(u) for u in dns.upstreams]).upstreams
+    host_names = HostNames(dns.cidr, RealAddresses(upstreams) if upstreams else None)
+
     # A wildcard socket would take the port from the other zones of this host; in 127/8 it is never needed.
-    on_loopback = role.config.dns_server.is_on_loopback
+    on_loopback = dns.is_on_loopback
 
     def engine_for(cell: Latest[Resource], owns_vips: bool) -> Engine:
         settings = EngineSettings(owns_vips=owns_vips, own_sockets=on_loopback, read_source=read_source)
-        return Engine(cell, keeper.views, identities.credentials, role.permit_for, metrics, role.rng, settings, limits)
+        return Engine(
+            cell,
+            keeper.views,
+            identities.credentials,
+            role.permit_for,
+            metrics,
+            role.rng,
+            settings,
+            limits,
+            resolver=host_names,
+            material=material,
+        )
 
     wanted = Wanted(
         tuple(p.resource.key for p in loaded.proxies),

@@ -220,6 +220,24 @@ async def _follow_views(engine: Engine, served: Latest[Mapping[str, MeshView]]) 
         served.publish(views)
 
 
+class SecretWatch:
+    """Tells the engines that a Secret is not what it was: external services name certificates in them."""
+
+    name = "secrets"
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.changes: Latest[int] = Latest(0)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled."""
+        with self._store.watch(("Secret",)) as feed:
+            task_status.started()
+            while True:
+                await feed.take()
+                self.changes.publish(self.changes.value + 1)
+
+
 class KdsListener:
     """The global's KDS on its socket."""
 

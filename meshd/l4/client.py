@@ -5,8 +5,8 @@ import errno
 import socket
 import ssl
 import struct
-from collections.abc import Awaitable, Callable
-from ipaddress import ip_address
+from collections.abc import Awaitable, Callable, Sequence
+from ipaddress import IPv4Network, IPv6Address, ip_address
 from typing import Any, Protocol
 
 import trio
@@ -27,6 +27,9 @@ SMALL_BYTES = 16 * 1024
 
 OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 """What connecting fails with when this host has run out of something: no endpoint is to blame."""
+
+Ask = Callable[[str], Awaitable[Sequence[str]]]
+"""Gives the IP addresses of a name as the world knows it, none if there are none."""
 
 RESET = struct.pack("ii", 1, 0)
 """``struct linger``: on, for no time."""
@@ -204,9 +207,15 @@ class Resolver:
     """Addresses of names, looked up in a worker thread and kept for a while; literal addresses pass through.
 
     When a lookup fails, what it gave before is used again: an endpoint does not vanish with a resolver.
+
+    ``vips`` is the range of this zone's virtual IPs. The host's resolver answers with one for the host of an external
+    service, which is right for applications; for us it would be a way back to ourselves, without end. Then ``ask``
+    finds the real addresses, where those that know them can be asked.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, vips: IPv4Network | None = None, ask: Ask | None = None) -> None:
+        self._vips = vips
+        self._ask = ask
         self._known: dict[str, tuple[float, tuple[str, ...]]] = {}
         self._looking: dict[str, trio.Lock] = {}
         self._threads: dict[str, trio.CapacityLimiter] = {}
@@ -215,7 +224,7 @@ class Resolver:
         """At least one IP address of ``host``, the resolver's preferred first.
 
         Raises:
-            OSError: it has none, and never had.
+            OSError: it has none, and never had; or only virtual IPs.
         """
         try:
             return (str(ip_address(host)),)
@@ -226,13 +235,29 @@ class Resolver:
             if known and trio.current_time() < expires:
                 return known
             try:
-                found = await trio.to_thread.run_sync(look_up, host, abandon_on_cancel=True, limiter=self._thread(host))
-                known = tuple(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+                known = await self._look_up(host)
             except OSError:
                 if not known:
                     raise
             self._known[host] = (trio.current_time() + RESOLVED_FOR_S, known)
             return known
+
+    async def _look_up(self, host: str) -> tuple[str, ...]:
+        found = await trio.to_thread.run_sync(look_up, host, abandon_on_cancel=True, limiter=self._thread(host))
+        addresses = dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found)
+        real = tuple(a for a in addresses if not self._is_vip(a))
+        if not real and self._ask is not None:
+            real = tuple(a for a in await self._ask(host) if not self._is_vip(a))
+        if not real:
+            reason = f"'{host}' has only virtual IPs here ({', '.join(addresses)}), which lead back to this zone"
+            raise OSError(errno.ELOOP, f"{reason}; set dnsServer.upstreams to servers that know its real addresses")
+        return real
+
+    def _is_vip(self, address: str) -> bool:
+        found = ip_address(address)
+        if isinstance(found, IPv6Address):
+            return self._vips is not None and found.ipv4_mapped is not None and found.ipv4_mapped in self._vips
+        return self._vips is not None and found in self._vips
 
     def _thread(self, host: str) -> trio.CapacityLimiter:
         """One thread a name, not one of those that the whole process shares.

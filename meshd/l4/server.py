@@ -133,6 +133,7 @@ class Server:
         balancer: Balancer,
         metrics: Metrics,
         limits: Limits,
+        resolver: Resolver | None = None,
     ) -> None:
         self._proxy = proxy
         self._credentials = credentials
@@ -140,7 +141,7 @@ class Server:
         self._metrics = metrics
         self._limits = limits
         self._buffers = Buffers()
-        self._dialer = Dialer(self._buffers, Resolver())
+        self._dialer = Dialer(self._buffers, resolver or Resolver())
         self._contexts = Contexts()
         self._bound: dict[Address, Bound] = {}
         self._draining: set[Bound] = set()

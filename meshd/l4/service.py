@@ -2,11 +2,13 @@
 
 import random
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import trio
 
 from meshd.ca.identity import Credentials, no_credentials
 from meshd.l4.choose import MAX_OFFSET_STEPS, Balancer
+from meshd.l4.client import Resolver
 from meshd.l4.metrics import Metrics
 from meshd.l4.render import Settings, fixed_listeners
 from meshd.l4.server import Limits, Server, listen
@@ -24,7 +26,7 @@ RETRY_BIND_S = 1.0
 CredentialsFor = Callable[[str, str, tuple[str, ...]], Latest[Credentials]]
 """(mesh, owner, uris) -> the cell with what is in force for that identity."""
 
-Cell = Latest[Resource] | Latest[Mapping[str, MeshView]] | Latest[Credentials]
+Cell = Latest[int] | Latest[Resource] | Latest[Mapping[str, MeshView]] | Latest[Credentials]
 
 
 class Engine:
@@ -35,7 +37,7 @@ class Engine:
     connections are taken. ``ready`` turns true when every listener is bound and every certificate is there.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # each is something that only the composition root knows
         self,
         proxy: Latest[Resource],
         views: Latest[Mapping[str, MeshView]],
@@ -45,6 +47,9 @@ class Engine:
         rng: random.Random,
         settings: Settings | None = None,
         limits: Limits | None = None,
+        *,
+        resolver: Resolver | None = None,
+        material: Latest[int] | None = None,
     ) -> None:
         key = proxy.value.key
         self.name = f"engine of {key}"
@@ -54,6 +59,7 @@ class Engine:
         self.ready: Latest[bool] = Latest(value=False)
         self._proxy = proxy
         self._views = views
+        self._material: Latest[int] = material if material is not None else Latest(0)
         self._credentials = credentials
         self._permit_for = permit_for
         self._settings = settings or Settings()
@@ -65,6 +71,7 @@ class Engine:
             Balancer(lambda: rng.randrange(MAX_OFFSET_STEPS)),
             metrics,
             self._limits,
+            resolver,
         )
         self._changed = trio.Event()
         self._stopping = trio.Event()
@@ -85,6 +92,7 @@ class Engine:
                     accepting.start_soon(self._server.watch_applications)
                     accepting.start_soon(self._watch, self._proxy, self._proxy.version)
                     accepting.start_soon(self._watch, self._views, self._views.version)
+                    accepting.start_soon(self._watch, self._material, self._material.version)
                     await self._follow(accepting, connections, task_status)
             finally:
                 self._server.close()
@@ -107,13 +115,16 @@ class Engine:
     async def _follow(
         self, accepting: trio.Nursery, connections: trio.Nursery, task_status: trio.TaskStatus[None]
     ) -> None:
-        inputs: tuple[int, int] | None = None
+        inputs: tuple[int, int, int] | None = None
         rendering = NOTHING
         is_bound = started = False
         while True:
             self._changed = trio.Event()
-            newest = (self._proxy.version, self._views.version)
+            newest = (self._proxy.version, self._views.version, self._material.version)
             if newest != inputs:
+                if inputs is not None and inputs[-1] != newest[-1]:
+                    # As if all views were new: then whatever reads a Secret is rendered again, and nothing else.
+                    rendering = replace(rendering, views={name: replace(v) for name, v in rendering.views.items()})
                 inputs = newest
                 rendering = await in_steps(
                     updating(rendering, self._views.value, self._proxy.value, self._permit_for, self._settings)

@@ -5,11 +5,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+import trio.testing
 from prometheus_client import CollectorRegistry
 
-from meshd.app.service import ProxyHost, Selection, Wanted
+from meshd.app.service import ProxyHost, SecretWatch, Selection, Wanted
 from meshd.insight.proxies import Report
 from meshd.kinds.dataplane import Dataplane
+from meshd.kinds.mesh import Mesh
+from meshd.kinds.secret import Secret
 from meshd.kinds.zone_ingress import ZoneIngress
 from meshd.model.resource import Resource, ResourceKey
 from meshd.runtime.latest import Latest
@@ -205,3 +208,19 @@ async def test_what_the_engine_does_not_carry_is_said_once_counted_and_reported(
         await world.delete(WEB)
         assert world.refused_parts("web-1") is None
         assert len([r for r in caplog.records if "not carried" in r.message]) == 2
+
+
+async def test_a_written_or_removed_secret_is_told_and_nothing_else():
+    store = MemoryStore(lambda: NOW)
+    watch = SecretWatch(store)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(watch.run)
+        await store.write([Put(Resource(ResourceKey("Mesh", "", "default"), Mesh()))])
+        await trio.testing.wait_all_tasks_blocked()
+        assert watch.changes.value == 0
+        key = ResourceKey("Secret", "default", "ca")
+        for number, edit in enumerate((Put(Resource(key, Secret(data=b"x"))), Delete(key)), 1):
+            await store.write([edit])
+            await trio.testing.wait_all_tasks_blocked()
+            assert watch.changes.value == number
+        nursery.cancel_scope.cancel()

@@ -150,6 +150,7 @@ async def running(
     limits: Limits | None = None,
     settings: Settings | None = None,
     seed: int = 1,
+    material: Latest[int] | None = None,
 ) -> AsyncIterator[Running]:
     views_cell = Latest({v.mesh_name: v for v in views})
     permit_cell: Latest[Permit] = Latest(permit or Allow())
@@ -170,6 +171,7 @@ async def running(
         random.Random(seed),
         settings or Settings(outbound=FAST, egress=FAST, ingress=FAST),
         limits or Limits(drain_s=0.2),
+        material=material,
     )
     async with trio.open_nursery() as nursery:
         await nursery.start(lambda task_status: engine.run(task_status=task_status))

@@ -3,10 +3,12 @@
 import errno
 import socket
 from collections import Counter
+from ipaddress import IPv4Network
 
 import pytest
 import trio
 
+from meshd.l4 import client
 from meshd.l4.choose import Balancer
 from meshd.l4.client import Resolver, first_that_works
 from meshd.l4.table import Cluster, Timeouts
@@ -144,3 +146,20 @@ async def test_names_are_kept_for_a_while_and_beyond_a_failing_resolver(mock_clo
     assert len(calls) == 2
     with pytest.raises(OSError, match="down"):
         await resolver.addresses("other.example")
+
+
+async def test_a_name_that_has_only_virtual_ips_here_is_asked_about_elsewhere_and_never_leads_back(monkeypatch):
+    """An external service's host has a VIP in the host's own resolver: connecting to that would never end."""
+    answers = {"api.example": ["240.0.0.7", "::ffff:240.0.0.7"], "mixed.example": ["240.0.0.7", "2001:db8::1"]}
+    monkeypatch.setattr(client, "look_up", lambda host: [(0, 0, 0, "", (a, 0)) for a in answers[host]])
+    pool = IPv4Network("240.0.0.0/4")
+
+    async def ask(host):
+        assert host == "api.example"
+        return ("240.0.0.9", "192.0.2.1")
+
+    assert await Resolver(pool, ask).addresses("api.example") == ("192.0.2.1",)
+    assert await Resolver(pool, ask).addresses("mixed.example") == ("2001:db8::1",)
+    assert await Resolver().addresses("api.example") == ("240.0.0.7", "::ffff:240.0.0.7")
+    with pytest.raises(OSError, match=r"'api\.example' has only virtual IPs here.*dnsServer\.upstreams"):
+        await Resolver(pool).addresses("api.example")

@@ -9,9 +9,11 @@ from cryptography import x509 as cx
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from meshd.kinds.external_service import ExternalService
+from meshd.kinds.external_service import DataSource, ExternalService
+from meshd.l4.render import Settings
 from meshd.l4.tls import pem_path
 from meshd.model.resource import Resource, ResourceKey
+from meshd.runtime.latest import Latest
 from meshd.topology.view import Reach
 from tests.l4.lab import (
     Allow,
@@ -157,3 +159,43 @@ async def test_name_that_does_not_resolve_is_an_attempt_that_failed():
     async with running(dataplane("shop", gateway="shop", outbound=[(port, "api")]), view(target)) as out:
         assert await is_cut(talk(port))
         assert out.count("connections_total", outcome="unavailable") == 1
+
+
+async def test_a_secret_that_changes_is_in_force_for_the_next_connection():
+    """Secrets are not in the view: it stays the very same object."""
+    pem = self_signed("localhost")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    with pem_path(pem) as path:
+        context.load_cert_chain(path)
+
+    async def serve(stream: trio.SocketStream) -> None:
+        secure = trio.SSLStream(stream, context, server_side=True)
+        await secure.send_all(b"in")
+        await secure.aclose()
+
+    held: dict[str, bytes] = {}
+
+    def read(_: str, source: DataSource) -> bytes:
+        if source.secret not in held:
+            raise ValueError(f"no Secret '{source.secret}'")
+        return held[source.secret]
+
+    port, changes = free_port(), Latest(0)
+    async with application(serve) as app:
+        resource = external(app.port, {"enabled": True, "caCert": {"secret": "ca"}})
+        target = view(service("api", real(app.port), external=resource), mode=None)
+        async with running(
+            dataplane("shop", gateway="shop", outbound=[(port, "api")]),
+            target,
+            settings=Settings(read_source=read),
+            material=changes,
+        ):
+            assert await is_cut(talk(port))
+            held["ca"] = pem.partition(b"-----BEGIN PRIVATE")[0]
+            changes.publish(1)
+            await trio.sleep(0.05)
+            assert await talk(port) == b"in"
+            held["ca"] = self_signed("localhost").partition(b"-----BEGIN PRIVATE")[0]
+            changes.publish(2)
+            await trio.sleep(0.05)
+            assert await is_cut(talk(port))
