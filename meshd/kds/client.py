@@ -26,6 +26,7 @@ from meshd.kds.keeper import (
     every_key,
     refresh,
     settled,
+    unreadable,
 )
 from meshd.kds.metrics import Metrics
 from meshd.kds.outbox import Outbox
@@ -182,7 +183,7 @@ class ZoneKds:
                             self._sending.changed(kind, names)
 
     def _note_unsendable(self) -> None:
-        self.quarantine.replace("", Direction.SENT, self._outbox.refused)
+        self.quarantine.replace("", Direction.SENT, {**unreadable(self._store), **self._outbox.refused})
 
     async def _link(self) -> None:
         await retrying(self._once, (MeshdError, OSError), name=f"zone={self._zone} global", rng=self._rng)

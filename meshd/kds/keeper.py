@@ -372,3 +372,8 @@ def every_key(store: Store, kinds: Iterable[str]) -> list[ResourceKey]:
     for kind in kinds:
         found += store.list(kind)
     return [resource.key for resource in found]
+
+
+def unreadable(store: Store) -> Mapping[ResourceKey, str]:
+    """What the store holds and cannot decode: it crosses no border until somebody writes it anew."""
+    return {key: shortened(f"cannot be read from the store: {why}") for key, why in store.unreadable().items()}

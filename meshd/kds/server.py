@@ -26,6 +26,7 @@ from meshd.kds.keeper import (
     every_key,
     refresh,
     settled,
+    unreadable,
 )
 from meshd.kds.metrics import Metrics
 from meshd.kds.outbox import Outbox
@@ -186,7 +187,7 @@ class GlobalKds:
                     link.sending.changed(kind, names)
 
     def _note_unsendable(self) -> None:
-        self.quarantine.replace("", Direction.SENT, self._outbox.refused)
+        self.quarantine.replace("", Direction.SENT, {**unreadable(self._store), **self._outbox.refused})
 
     def _forget(self, zone: str) -> None:
         """A Zone was deleted: its link goes, and with the next one it is made anew."""

@@ -1,6 +1,6 @@
 """A store that lives as long as its process: for tests, trying, and zones that may start anew."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
 import trio
@@ -30,6 +30,10 @@ class MemoryStore:
     def owned_by(self, owner: ResourceKey) -> tuple[Resource, ...]:
         """See ``Store``."""
         return self._image.owned_by(owner)
+
+    def unreadable(self) -> Mapping[ResourceKey, str]:
+        """See ``Store``: there is nothing to decode."""
+        return {}
 
     async def write(self, edits: Sequence[Edit]) -> tuple[Resource | None, ...]:
         """See ``Store``."""

@@ -24,12 +24,16 @@ class Quarantined:
 
 
 def to_row(resource: Resource, registry: Registry) -> dict[str, Any]:
-    """The row of a stored resource (it has version and times)."""
+    """The row of a stored resource (it has version and times).
+
+    Raises:
+        ValueError: it has text that is none.
+    """
     type_ = registry[resource.key.kind]
     owner = resource.owner
     if resource.created is None or resource.modified is None:
         raise ValueError(f"{resource.key} has no times; only the store makes rows")
-    return {
+    row = {
         "kind": resource.key.kind,
         "mesh": resource.key.mesh,
         "name": resource.key.name,
@@ -44,6 +48,11 @@ def to_row(resource: Resource, registry: Registry) -> dict[str, Any]:
         "modified": resource.modified.isoformat(),
         "wire": resource.wire,
     }
+    for column, value in row.items():
+        # Here, not in the database: its refusal would cost everybody who shares the commit.
+        if isinstance(value, str) and not value.isascii() and any("\ud800" <= c <= "\udfff" for c in value):
+            raise ValueError(f"{resource.key}: its {column} has a lone surrogate, which is no text")
+    return row
 
 
 def from_row(row: Mapping[str, Any], registry: Registry) -> Resource | Quarantined:

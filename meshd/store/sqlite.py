@@ -56,6 +56,7 @@ class SqliteStore:
         self.path = path
         self.quarantined: tuple[Quarantined, ...] = ()
         """Rows that could not be decoded when the file was opened; they stay in it."""
+        self._rewritten: set[ResourceKey] = set()
         self._registry = registry
         self._now = now
         self._database = database
@@ -114,6 +115,10 @@ class SqliteStore:
         """See ``Store``."""
         return self._feeds.watch(kinds)
 
+    def unreadable(self) -> Mapping[ResourceKey, str]:
+        """See ``Store``."""
+        return {row.key: row.reason for row in self.quarantined if row.key not in self._rewritten}
+
     async def write(self, edits: Sequence[Edit]) -> tuple[Resource | None, ...]:
         """See ``Store``. Also UnavailableError once the store is closed."""
         await trio.lowlevel.checkpoint()
@@ -162,7 +167,12 @@ class SqliteStore:
                 for request, _ in planned:
                     request.error = UnavailableError(f"database {self.path}: nothing was written: {cause}")
                 return
+            except Exception as error:  # noqa: BLE001 - a value that no database takes; nothing was written
+                for request, _ in planned:
+                    request.error = error
+                return
             self._image.apply(Plan(changes, (), staged.revision))
+            self._rewritten |= changes.keys()
             self._feeds.mark(changes)
         for request, decided in planned:
             request.results = decided.results

@@ -5,7 +5,7 @@ is a transaction that is durable before it is visible. A later PostgreSQL store 
 same image from notifications.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -64,6 +64,9 @@ class Store(Protocol):
 
     def owned_by(self, owner: ResourceKey) -> tuple[Resource, ...]:
         """Every resource whose owner is ``owner``."""
+
+    def unreadable(self) -> Mapping[ResourceKey, str]:
+        """What is stored and cannot be decoded, with the reason, until its key is written again; no list has it."""
 
     async def write(self, edits: Sequence[Edit]) -> tuple[Resource | None, ...]:
         """Apply all edits or none; returns what is now stored for each (None for a delete).

@@ -132,6 +132,8 @@ async def test_users_are_authenticated():
             ["scope", "scope", "zone", "validFor"],
         ),
         (lambda s: access.issue_zone_token(s, "a", ["cp"], 3651 * DAY, NOW), ["validFor"]),
+        (lambda s: access.issue_zone_token(s, "../Zone", ["cp"], DAY, NOW), ["zone"]),
+        (lambda s: access.issue_zone_token(s, "z" * 64, ["ingress"], DAY, NOW), ["zone"]),
         (lambda s: access.issue_dataplane_token(s, "", -DAY, NOW, proxy_type="x"), ["mesh", "type", "validFor"]),
         (lambda s: access.issue_user_token(s, "", [], DAY, NOW), ["name"]),
     ],

@@ -15,7 +15,7 @@ from meshd.model.errors import ConflictError, UnavailableError
 from meshd.model.resource import ResourceKey
 from meshd.store.memory import MemoryStore
 from meshd.store.store import Put
-from tests.kds.lab import REGISTRY, mesh, now
+from tests.kds.lab import REGISTRY, ingress, lab, mesh, now
 from tests.kds.test_merge import received, sent_down
 
 KEY = ResourceKey("Mesh", "", "m")
@@ -107,3 +107,20 @@ async def test_only_what_waits_too_long_is_overdue(autojump_clock) -> None:
     [(at, reason)] = ended
     assert at - began == 15
     assert reason == "Mesh: a response was not acknowledged within 10 s"
+
+
+async def test_what_the_store_cannot_read_is_shown_until_it_is_written_again(autojump_clock) -> None:
+    async with lab("global", "zone-a") as it:
+        broken = {ResourceKey("Mesh", "", "default"): "no json"}
+        it.store("global").unreadable = lambda: broken
+        it.store("zone-a").unreadable = lambda: broken
+        for name in ("global", "zone-a"):
+            await it.put(name, mesh("other") if name == "global" else ingress("in"))
+        await it.settle()
+        for kds in (it.global_kds, it.zone_kds("zone-a")):
+            [held] = kds.quarantine.items.value
+            assert (held.zone, held.name, held.reason) == ("", "default", "cannot be read from the store: no json")
+        broken.clear()
+        await it.put("global", mesh())
+        await it.settle()
+        assert it.global_kds.quarantine.items.value == ()

@@ -157,6 +157,6 @@ async def test_a_port_nobody_listens_on_is_unavailable() -> None:
 
 
 async def test_a_host_nobody_knows_is_unavailable() -> None:
-    with pytest.raises(UnavailableError, match="^name.invalid:1: .*(known|resol|fail)"):
+    with pytest.raises(UnavailableError, match=r"^name\.invalid:1: .*(known|resol|fail)"):
         async with open_channel("name.invalid", 1, None):
             pass

@@ -1,5 +1,6 @@
 """What is particular to the SQLite store: its file, its failures, and what a killed process leaves behind."""
 
+import dataclasses
 import logging
 import os
 import random
@@ -220,6 +221,7 @@ async def test_undecodable_row_is_reported_and_kept(opened, path, caplog, spoil,
             (row,) = store.quarantined
             assert row.key.name == "a"
             assert reason in row.reason
+            assert store.unreadable() == {row.key: row.reason}
             assert [r.key.name for r in store.list("Config")] == ["b"]
             await store.write([Put(config("c"))])
     assert "/a" in caplog.text or " a " in caplog.text
@@ -232,8 +234,11 @@ async def test_undecodable_row_moves_to_quarantine_when_its_key_is_written(opene
         await store.write([Put(config("a", "x"))])
     edit_file(path, "UPDATE resources SET spec = 'precious' WHERE name = 'a'")
     async with opened() as store:
+        assert list(store.unreadable()) == [config("a").key]
         await store.write([Create(config("a", "new"))])
+        assert store.unreadable() == {}
         await store.write([Put(config("a", "newer"))])
+        await store.write([Put(config("b"))])
     async with opened() as store:
         assert store.quarantined == ()
         assert store.get(config("a").key).spec.config == "newer"
@@ -290,6 +295,41 @@ async def test_failure_of_a_shared_commit_reaches_every_writer(opened, monkeypat
         monkeypatch.undo()
         await write("d")
         assert len(store.list("Config")) == 1
+
+
+async def test_a_value_that_is_no_text_costs_only_its_own_write(opened):
+    async with opened() as store:
+        bad = dataclasses.replace(config("a"), labels={"team": "\ud800"})
+        store._committing.acquire_nowait()
+        errors = []
+
+        async def write(resource: Resource) -> None:
+            try:
+                await store.write([Put(resource)])
+            except ValueError as error:
+                errors.append(error)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(write, bad)
+            nursery.start_soon(write, config("b"))
+            await trio.testing.wait_all_tasks_blocked()
+            store._committing.release()
+        assert [str(e) for e in errors] == ["Config a: its labels has a lone surrogate, which is no text"]
+        assert [r.key.name for r in store.list("Config")] == ["b"]
+
+
+async def test_a_bug_in_a_shared_commit_reaches_every_writer(opened, monkeypatch):
+    async with opened() as store:
+
+        def fail(*_: object) -> None:
+            raise KeyError("forgotten")
+
+        monkeypatch.setattr(store._database, "commit", fail)
+        with pytest.raises(KeyError):
+            await store.write([Put(config("a"))])
+        monkeypatch.undo()
+        await store.write([Put(config("b"))])
+        assert [r.key.name for r in store.list("Config")] == ["b"]
 
 
 async def test_concurrent_writes_share_commits(opened, monkeypatch):
