@@ -169,7 +169,7 @@ def zone_tiers(role: Role, loaded: LoadedConfig) -> Tiers:
         settings = dns_settings(dns.domain, dns.listen, [str(u) for u in dns.upstreams])
         # Where this process owns the VIPs, a name comes after its listener: the first to ask is not refused.
         views = keeper.views if host.served_views is None else host.served_views
-        doors.append(Resolver(settings, views, dns.mesh, host.bound_ports, role.metrics))
+        doors.append(Resolver(settings, views, dns.mesh, host.bound_vips, role.metrics))
 
     def credentials_of(key: ResourceKey) -> Latest[Credentials] | None:
         dataplane = role.store.get(key)

@@ -22,7 +22,7 @@ from meshd.runtime.latest import Latest
 from meshd.runtime.listen import ListenError, open_listeners
 from meshd.runtime.supervisor import retrying
 from meshd.store.store import Store
-from meshd.topology.view import MeshView
+from meshd.topology.view import BoundVips, MeshView
 
 log = logging.getLogger(__name__)
 
@@ -84,10 +84,10 @@ class ProxyHost:
     """Runs the engines: of the proxies that the file owns from the start, of selected Dataplanes as they come and go.
 
     ``reports`` tells who runs and what of it is refused, for insights; that is in the log too, and counted. The
-    identities of one that left for good are released. ``bound_ports`` are the VIP ports of the proxy that owns the
-    VIPs, and ``served_views`` the views that its listeners are up to; None if this process has no such proxy. An
-    address that a file's proxy cannot listen on ends the process (``ListenError``); one of a selected Dataplane is
-    logged, reported and tried again, for it came through the API.
+    identities of one that left for good are released. ``bound_vips`` is where the proxy that owns the VIPs takes
+    connections, nowhere while it does not run, and ``served_views`` the views that its listeners are up to; None if
+    this process has no such proxy. An address that a file's proxy cannot listen on ends the process (``ListenError``);
+    one of a selected Dataplane is logged, reported and tried again, for it came through the API.
     """
 
     name = "proxies"
@@ -114,7 +114,7 @@ class ProxyHost:
             registry=registry,
         )
         self.reports: Latest[Mapping[ResourceKey, Report]] = Latest({})
-        self.bound_ports: Latest[frozenset[int] | None] = Latest(frozenset() if wanted.vip_owner else None)
+        self.bound_vips: Latest[BoundVips | None] = Latest(BoundVips() if wanted.vip_owner else None)
         self.served_views: Latest[Mapping[str, MeshView]] | None = Latest({}) if wanted.vip_owner else None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -130,7 +130,7 @@ class ProxyHost:
                     await nursery.start(running.engine.run)
                     running.is_up = True
                     if key == self._wanted.vip_owner and self.served_views is not None:
-                        nursery.start_soon(self._follow_ports, running.engine)
+                        nursery.start_soon(self._follow_bound, running.engine)
                         nursery.start_soon(_follow_views, running.engine, self.served_views)
                 self._select(nursery, [r.key for r in self._store.list("Dataplane")])
                 self._publish()
@@ -206,11 +206,11 @@ class ProxyHost:
             running.is_up = False
             self._publish()
 
-    async def _follow_ports(self, engine: Engine) -> None:
+    async def _follow_bound(self, engine: Engine) -> None:
         seen = 0
         while True:
-            seen, ports = await engine.bound_ports.newer_than(seen)
-            self.bound_ports.publish(ports)
+            seen, bound = await engine.bound_vips.newer_than(seen)
+            self.bound_vips.publish(bound)
 
 
 async def _follow_views(engine: Engine, served: Latest[Mapping[str, MeshView]]) -> None:

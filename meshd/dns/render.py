@@ -1,13 +1,13 @@
 """From a mesh's view to the table of its names: incremental, a changed VIP costs only its own names."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address
 from types import MappingProxyType
 
 from meshd.dns.table import NameTable, empty_table
 from meshd.dns.wire import name_to_wire
-from meshd.topology.view import MeshView, Vip
+from meshd.topology.view import BoundVips, MeshView, Vip
 
 NO_VIPS: Mapping[str, Vip] = MappingProxyType({})
 
@@ -24,7 +24,7 @@ class Rendering:
     table: NameTable
     domain: str
     vips: Mapping[str, Vip]
-    bound_ports: frozenset[int] | None
+    bound: BoundVips | None
     claims: Mapping[bytes, tuple[str, ...]]
     refused: Mapping[tuple[str, str], str]
 
@@ -34,43 +34,46 @@ def start(domain: str, *, recursive: bool) -> Rendering:
     return Rendering(empty_table(domain, recursive=recursive), domain.strip(".").lower(), NO_VIPS, None, {}, {})
 
 
-def names(
-    view: MeshView, bound_ports: frozenset[int] | None, *, domain: str = "mesh", recursive: bool = False
-) -> NameTable:
+def names(view: MeshView, bound: BoundVips | None, *, domain: str = "mesh", recursive: bool = False) -> NameTable:
     """The table of a view from scratch; ``updated`` gives the same from the differences."""
-    return updated(start(domain, recursive=recursive), view.vips, bound_ports).table
+    return updated(start(domain, recursive=recursive), view.vips, bound).table
 
 
-def updated(previous: Rendering, vips: Mapping[str, Vip], bound_ports: frozenset[int] | None) -> Rendering:
+def updated(previous: Rendering, vips: Mapping[str, Vip], bound: BoundVips | None) -> Rendering:
     """The rendering of these VIPs, built from the previous one.
 
-    ``bound_ports`` are the ports on which the owner of the VIPs listens: a VIP without any of its ports among them is
-    not answered, since nothing would take the connection. None: nobody owns VIPs in this process, so all are answered
-    (Envoys take the connections).
+    ``bound`` is where the owner of the VIPs listens: a VIP without any of its ports there is not answered, since
+    nothing would take the connection. None: nobody owns VIPs in this process, so all are answered (Envoys take the
+    connections).
     """
-    same_ports = bound_ports == previous.bound_ports
+    same_bound = bound is previous.bound or bound == previous.bound
+
+    def moved(vip: Vip) -> bool:
+        # However many sockets the owner has: only what turned answerable, or ceased to be, is work.
+        return not same_bound and is_answered(vip, bound) != is_answered(vip, previous.bound)
+
     before = {
         key: old
         for key, old in previous.vips.items()
-        if not same_ports or (vips.get(key) is not old and vips.get(key) != old)
+        if (vips.get(key) is not old and vips.get(key) != old) or moved(old)
     }
     after = {
         key: new
         for key, new in vips.items()
-        if not same_ports or (previous.vips.get(key) is not new and previous.vips.get(key) != new)
+        if (previous.vips.get(key) is not new and previous.vips.get(key) != new) or moved(new)
     }
     if not before and not after:
-        return previous
+        return previous if same_bound else replace(previous, bound=bound)
     claims, refused = dict(previous.claims), dict(previous.refused)
     affected: dict[bytes, None] = {}
     for key, old in before.items():
-        for name in answered_names(old, previous.bound_ports):
+        for name in answered_names(old, previous.bound):
             if refused.pop((key, name), None) is None:
                 wire_name = name_to_wire(name)
                 affected[wire_name] = None
                 claims[wire_name] = tuple(k for k in claims[wire_name] if k != key)
     for key, new in after.items():
-        for name in answered_names(new, bound_ports):
+        for name in answered_names(new, bound):
             try:
                 wire_name = name_to_wire(name)
             except ValueError as error:
@@ -83,14 +86,17 @@ def updated(previous: Rendering, vips: Mapping[str, Vip], bound_ports: frozenset
         changes[wire_name] = vips[claims[wire_name][0]].address if claims[wire_name] else None
         if not claims[wire_name]:
             del claims[wire_name]
-    return Rendering(previous.table.changed(changes), previous.domain, vips, bound_ports, claims, refused)
+    return Rendering(previous.table.changed(changes), previous.domain, vips, bound, claims, refused)
 
 
-def answered_names(vip: Vip, bound_ports: frozenset[int] | None) -> tuple[str, ...]:
+def is_answered(vip: Vip, bound: BoundVips | None) -> bool:
+    """Whether clients may be told of a VIP."""
+    return bound is None or bound.reach(vip)
+
+
+def answered_names(vip: Vip, bound: BoundVips | None) -> tuple[str, ...]:
     """The names of a VIP that may be told to clients; each once."""
-    if bound_ports is not None and bound_ports.isdisjoint(vip.ports):
-        return ()
-    return tuple(dict.fromkeys(vip.names))
+    return tuple(dict.fromkeys(vip.names)) if is_answered(vip, bound) else ()
 
 
 def ranked(keys: tuple[str, ...], name: str, domain: str) -> tuple[str, ...]:

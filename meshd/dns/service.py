@@ -16,14 +16,14 @@ from meshd.dns.settings import Address, DnsSettings
 from meshd.runtime.latest import Latest
 from meshd.runtime.listen import ListenError, open_listeners, why_not
 from meshd.runtime.thread import LoopThread
-from meshd.topology.view import MeshView
+from meshd.topology.view import BoundVips, MeshView
 
 log = logging.getLogger(__name__)
 
 SETTING = "dnsServer.listen"
 UDP_BUFFER_BYTES = 1 << 20
 """Room for the queries that come while the loop is busy: some thousand; the kernel may grant less."""
-Cell = Latest[Mapping[str, MeshView]] | Latest[frozenset[int]] | Latest[frozenset[int] | None]
+Cell = Latest[Mapping[str, MeshView]] | Latest[BoundVips] | Latest[BoundVips | None]
 SAME_PORT_TRIES = 8
 """With port 0 the kernel's choice for TCP may be taken for UDP; then it chooses again."""
 
@@ -31,7 +31,7 @@ SAME_PORT_TRIES = 8
 class Resolver:
     """Serves the names of one mesh.
 
-    ``views`` are the views by mesh; while that of ``mesh`` is missing, its names do not exist. ``bound_ports``: see
+    ``views`` are the views by mesh; while that of ``mesh`` is missing, its names do not exist. ``bound_vips``: see
     ``render.updated``. The metrics go to ``registry``.
     """
 
@@ -42,13 +42,13 @@ class Resolver:
         settings: DnsSettings,
         views: Latest[Mapping[str, MeshView]],
         mesh: str,
-        bound_ports: Latest[frozenset[int]] | Latest[frozenset[int] | None],
+        bound_vips: Latest[BoundVips] | Latest[BoundVips | None],
         registry: CollectorRegistry,
     ) -> None:
         self._settings = settings
         self._views = views
         self._mesh = mesh
-        self._bound_ports = bound_ports
+        self._bound_vips = bound_vips
         self._tally = Tally(registry)
         self._rendering = render.start(settings.domain, recursive=bool(settings.upstreams))
         self._current = Current(self._rendering.table)
@@ -72,7 +72,7 @@ class Resolver:
             self._render()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._follow, self._views)
-                nursery.start_soon(self._follow, self._bound_ports)
+                nursery.start_soon(self._follow, self._bound_vips)
                 server = Server(udp, listeners, self._current, self._settings, self._tally)
                 if self._settings.own_thread:
                     await nursery.start(LoopThread("meshd-dns").run, server.run)
@@ -93,11 +93,11 @@ class Resolver:
             self._render()
 
     def _render(self) -> None:
-        """Make the table true to the newest view and ports."""
+        """Make the table true to the newest view and listeners."""
         view = self._views.value.get(self._mesh)
         vips = view.vips if view else render.NO_VIPS
         before = self._rendering
-        self._rendering = render.updated(before, vips, self._bound_ports.value)
+        self._rendering = render.updated(before, vips, self._bound_vips.value)
         for name in self._rendering.refused.keys() - before.refused.keys():
             log.warning("dns: %s; it is not answered", self._rendering.refused[name])
         self._current.table = self._rendering.table

@@ -48,7 +48,7 @@ from meshd.l4.table import (
 from meshd.l4.tls import Contexts, Tls, TlsError, check_client, check_server
 from meshd.model.errors import DeniedError, PeerError, UnavailableError
 from meshd.runtime.listen import CAPACITY_ERRNOS, CAPACITY_PAUSE_S, why_not
-from meshd.topology.view import Endpoint, Reach
+from meshd.topology.view import BoundVips, Endpoint, Reach
 
 log = logging.getLogger(__name__)
 
@@ -237,9 +237,13 @@ class Server:
         self._balancer.keep(paths, listeners)
         self._wheels_kept = max(WHEELS_KEPT, self._balancer.wheels)
 
-    def bound_vip_ports(self) -> frozenset[int]:
-        """The ports on which VIPs are served now."""
-        return frozenset(port for (_, port), bound in self._bound.items() if isinstance(bound.spec, VipListener))
+    def bound_vips(self) -> BoundVips:
+        """Where VIPs are served now."""
+        found = [address for address, bound in self._bound.items() if isinstance(bound.spec, VipListener)]
+        return BoundVips(
+            frozenset(port for host, port in found if host == WILDCARD),
+            frozenset((host, port) for host, port in found if host != WILDCARD),
+        )
 
     def close(self) -> None:
         """Stop listening; connections go on."""

@@ -18,7 +18,7 @@ from meshd.model.resource import Resource
 from meshd.runtime.latest import Latest
 from meshd.runtime.listen import ListenError, why_not
 from meshd.runtime.steps import in_steps
-from meshd.topology.view import MeshView
+from meshd.topology.view import BoundVips, MeshView
 
 RETRY_BIND_S = 1.0
 """How soon an address that could not be bound is tried again: its holder may be on its way out."""
@@ -33,8 +33,11 @@ class Engine:
     """Runs one Dataplane, ZoneIngress or ZoneEgress; a ``runtime.supervisor.Service``.
 
     ``table`` is what is in force. ``served_views`` are the views that it was made of: whoever tells clients of a VIP
-    follows these, for those of the topology are ahead of the listeners. ``bound_ports`` are the VIP ports on which
-    connections are taken. ``ready`` turns true when every listener is bound and every certificate is there.
+    follows these, for those of the topology are ahead of the listeners. ``bound_vips`` is where connections to
+    VIPs are taken. ``ready`` turns true when every listener is bound and every certificate is there.
+
+    ``material`` changes when ``Settings.read_source`` may give something else than before. ``resolver`` finds the
+    addresses of external services, engines may share one.
     """
 
     def __init__(  # noqa: PLR0913  # each is something that only the composition root knows
@@ -55,7 +58,7 @@ class Engine:
         self.name = f"engine of {key}"
         self.table: Latest[RouteTable] = Latest(EMPTY)
         self.served_views: Latest[Mapping[str, MeshView]] = Latest({})
-        self.bound_ports: Latest[frozenset[int]] = Latest(frozenset())
+        self.bound_vips: Latest[BoundVips] = Latest(BoundVips())
         self.ready: Latest[bool] = Latest(value=False)
         self._proxy = proxy
         self._views = views
@@ -96,6 +99,7 @@ class Engine:
                     await self._follow(accepting, connections, task_status)
             finally:
                 self._server.close()
+                self.bound_vips.publish(BoundVips())
                 scope.deadline = trio.current_time() + self._limits.drain_s
                 self._stopping.set()
 
@@ -155,9 +159,9 @@ class Engine:
         is_ready = is_bound and all(cell.value.identity is not None for cell, _ in self._cells.values())
         if is_ready != self.ready.value:
             self.ready.publish(is_ready)
-        ports = self._server.bound_vip_ports()
-        if ports != self.bound_ports.value:
-            self.bound_ports.publish(ports)
+        bound = self._server.bound_vips()
+        if bound != self.bound_vips.value:
+            self.bound_vips.publish(bound)
         if views is not self.served_views.value:
             self.served_views.publish(views)
 

@@ -71,6 +71,29 @@ class Vip:
 
 
 @dataclass(frozen=True, slots=True)
+class BoundVips:
+    """Where the owner of a host's VIPs takes connections now.
+
+    ``everywhere`` are ports on which it listens on all addresses, ``single`` the VIPs, in dotted form, and ports that
+    have a socket of their own.
+    """
+
+    everywhere: frozenset[int] = frozenset()
+    single: frozenset[tuple[str, int]] = frozenset()
+
+    def has(self, address: str, port: int) -> bool:
+        """Whether a connection to this VIP and port is taken."""
+        return port in self.everywhere or (address, port) in self.single
+
+    def reach(self, vip: Vip) -> bool:
+        """Whether connections to any port of a VIP are taken."""
+        if not self.everywhere.isdisjoint(vip.ports):
+            return True
+        address = str(vip.address) if self.single else ""
+        return any((address, port) in self.single for port in vip.ports)
+
+
+@dataclass(frozen=True, slots=True)
 class MeshView:
     """One mesh in one zone at one moment. ``version`` is a content hash: equal state gives an equal version.
 

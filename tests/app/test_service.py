@@ -19,6 +19,7 @@ from meshd.runtime.latest import Latest
 from meshd.runtime.listen import ListenError
 from meshd.store.memory import MemoryStore
 from meshd.store.store import Delete, Put
+from meshd.topology.view import BoundVips
 from tests.rest.support import NOW
 
 DRAIN_S = 5
@@ -44,7 +45,7 @@ class FakeEngine:
         self.world, self.cell, self.owns_vips = world, cell, owns_vips
         self.name = f"engine of {cell.value.key}"
         self.ready = Latest(value=False)
-        self.bound_ports = Latest(frozenset())
+        self.bound_vips = Latest(BoundVips())
         self.served_views = Latest({})
 
     async def run(self, *, task_status=trio.TASK_STATUS_IGNORED):
@@ -127,6 +128,18 @@ async def test_proxies_of_the_file_are_up_when_it_has_started(world):
         assert (world.engines["in"].owns_vips, world.engines["vm"].owns_vips) == (False, True)
         assert host.ready()
         assert host.reports.value == {INGRESS: Report(), VM: Report()}
+
+
+async def test_vips_are_answered_where_their_owner_listens_and_all_if_there_is_none(world):
+    await world.put(dataplane(VM, "tcp"))
+    host = world.host([VM], vip_owner=VM)
+    assert host.bound_vips.value == BoundVips()  # nowhere, until it runs
+    async with running(host):
+        bound = BoundVips(single=frozenset({("127.1.0.1", 80)}))
+        world.engines["vm"].bound_vips.publish(bound)
+        await trio.testing.wait_all_tasks_blocked()
+        assert host.bound_vips.value == bound
+    assert World().host([VM]).bound_vips.value is None
 
 
 async def test_an_address_of_the_file_that_is_taken_ends_all(world):

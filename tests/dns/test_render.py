@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from meshd.dns import render
 from meshd.dns.wire import name_to_wire
-from meshd.topology.view import Vip
+from meshd.topology.view import BoundVips, Vip
 from tests.dns.support import view, vip
 
 VIPS = st.dictionaries(
@@ -19,7 +19,10 @@ VIPS = st.dictionaries(
         st.sampled_from([80, 443]),
     ),
 )
-PORTS = st.none() | st.frozensets(st.sampled_from([80, 443]))
+PORTS = st.sampled_from([80, 443])
+BOUND = st.none() | st.builds(
+    BoundVips, st.frozensets(PORTS), st.frozensets(st.tuples(st.sampled_from(["240.0.0.1", "240.0.0.2"]), PORTS))
+)
 
 
 def addresses(rendering: render.Rendering) -> dict[bytes, bytes]:
@@ -33,9 +36,17 @@ def test_every_name_of_a_vip_is_answered() -> None:
 
 @pytest.mark.parametrize(
     ("bound", "answered"),
-    [(None, {"web.mesh", "api.example.com"}), (frozenset(), set()), (frozenset({443}), {"api.example.com"})],
+    [
+        (None, {"web.mesh", "api.example.com"}),
+        (BoundVips(), set()),
+        (BoundVips(frozenset({443})), {"api.example.com"}),
+        (BoundVips(frozenset({80})), {"web.mesh", "api.example.com"}),
+        (BoundVips(single=frozenset({("240.0.0.1", 80)})), {"web.mesh"}),
+        (BoundVips(single=frozenset({("240.0.0.1", 443), ("240.0.0.3", 80)})), set()),
+        (BoundVips(frozenset({443}), frozenset({("240.0.0.1", 80)})), {"web.mesh", "api.example.com"}),
+    ],
 )
-def test_a_vip_is_answered_only_if_one_of_its_ports_is_bound(bound: frozenset[int] | None, answered: set[str]) -> None:
+def test_a_vip_is_answered_only_if_one_of_its_ports_is_bound(bound: BoundVips | None, answered: set[str]) -> None:
     vips = {
         "web": vip("240.0.0.1", "web.mesh", ports={80: "web"}),
         "api.example.com": vip("240.0.0.2", "api.example.com", ports={80: "api", 443: "api"}),
@@ -66,14 +77,14 @@ def test_an_unchanged_view_keeps_the_table_object() -> None:
     assert render.updated(first, dict(vips), None).table is first.table
 
 
-@given(st.lists(st.tuples(VIPS, PORTS), min_size=1, max_size=5))
+@given(st.lists(st.tuples(VIPS, BOUND), min_size=1, max_size=5))
 @settings(max_examples=100)
 def test_differences_give_what_rendering_anew_gives(
-    steps: list[tuple[Mapping[str, Vip], frozenset[int] | None]],
+    steps: list[tuple[Mapping[str, Vip], BoundVips | None]],
 ) -> None:
     rendering = render.start("mesh", recursive=False)
-    for vips, ports in steps:
-        rendering = render.updated(rendering, vips, ports)
+    for vips, bound in steps:
+        rendering = render.updated(rendering, vips, bound)
     anew = render.updated(render.start("mesh", recursive=False), *steps[-1])
     assert rendering.table == anew.table
     assert (dict(rendering.claims), dict(rendering.refused)) == (dict(anew.claims), dict(anew.refused))

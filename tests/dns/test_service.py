@@ -11,7 +11,7 @@ from meshd.dns.service import Resolver
 from meshd.dns.settings import Address, DnsSettings
 from meshd.runtime.latest import Latest
 from meshd.runtime.listen import ListenError
-from meshd.topology.view import MeshView, Vip
+from meshd.topology.view import BoundVips, MeshView, Vip
 from tests.dns.support import FakeUpstream, honest, query, truncating, view, vip
 
 pytestmark = pytest.mark.e2e
@@ -26,13 +26,13 @@ class Host:
     """A resolver and the cells it follows."""
 
     def __init__(
-        self, vips: Mapping[str, Vip], ports: frozenset[int] | None, upstreams: tuple[Address, ...], own_thread: bool
+        self, vips: Mapping[str, Vip], bound: BoundVips | None, upstreams: tuple[Address, ...], own_thread: bool
     ) -> None:
         self.views: Latest[Mapping[str, MeshView]] = Latest({"default": view(vips)})
-        self.bound_ports: Latest[frozenset[int] | None] = Latest(ports)
+        self.bound_vips: Latest[BoundVips | None] = Latest(bound)
         self.registry = CollectorRegistry()
         settings = DnsSettings(listen=Address("127.0.0.1", 0), upstreams=upstreams, own_thread=own_thread)
-        self.resolver = Resolver(settings, self.views, "default", self.bound_ports, self.registry)
+        self.resolver = Resolver(settings, self.views, "default", self.bound_vips, self.registry)
 
     async def dig(self, *arguments: str) -> str:
         command = ["dig", "@127.0.0.1", "-p", str(self.resolver.address.port), "+tries=1", "+time=3", *arguments]
@@ -49,10 +49,10 @@ async def start(
     nursery: trio.Nursery,
     own_thread: bool,
     upstreams: tuple[Address, ...] = (),
-    ports: frozenset[int] | None = None,
+    bound: BoundVips | None = None,
     vips: Mapping[str, Vip] = VIPS,
 ) -> Host:
-    host = Host(vips, ports, upstreams, own_thread)
+    host = Host(vips, bound, upstreams, own_thread)
     await nursery.start(host.resolver.run)
     return host
 
@@ -130,9 +130,9 @@ async def test_names_follow_the_view(nursery: trio.Nursery, own_thread: bool) ->
 
 
 async def test_a_vip_is_answered_once_its_port_is_bound(nursery: trio.Nursery, own_thread: bool) -> None:
-    host = await start(nursery, own_thread, ports=frozenset())
+    host = await start(nursery, own_thread, bound=BoundVips())
     await ask_until(host, "a.b.mesh", "3")
-    host.bound_ports.publish(frozenset({8080}))
+    host.bound_vips.publish(BoundVips(frozenset({8080})))
     await ask_until(host, "a.b.mesh", "240.0.0.2")
     await ask_until(host, "backend.mesh", "3")
 

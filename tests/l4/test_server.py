@@ -14,7 +14,7 @@ from meshd.l4.server import Limits
 from meshd.l4.table import service_sni
 from meshd.l4.tls import mesh_context
 from meshd.runtime.listen import ListenError
-from meshd.topology.view import Reach
+from meshd.topology.view import BoundVips, Reach
 from tests.l4 import pki
 from tests.l4.lab import (
     LOCAL,
@@ -552,14 +552,14 @@ async def test_one_wildcard_listener_serves_every_vip():
             vips={"web": vip("127.77.0.1", web=port), "db": vip("127.77.0.2", db=port)},
         )
         async with running(dataplane("host", gateway="host"), everything, settings=Settings(owns_vips=True)) as host:
-            assert host.engine.bound_ports.value == {port}
+            assert host.engine.bound_vips.value == BoundVips(everywhere=frozenset({port}))
             assert await talk(port, address="127.77.0.1") == b"web"
             assert await talk(port, address="127.77.0.2") == b"db"
             assert await is_cut(talk(port, b"x", address="127.77.0.3"))
             assert host.count("connections_total", outcome="unroutable") == 1
             host.views.publish({"default": view(mode=None)})
             await trio.sleep(0.05)
-            assert host.engine.bound_ports.value == frozenset()
+            assert host.engine.bound_vips.value == BoundVips()
 
 
 async def test_views_count_as_served_only_once_their_vips_are_listened_on():
@@ -592,8 +592,21 @@ async def test_a_socket_per_vip_where_something_else_holds_the_port():
             async with running(
                 dataplane("host", gateway="host"), everything, settings=Settings(owns_vips=True)
             ) as host:
-                assert host.engine.bound_ports.value == {port}
+                assert host.engine.bound_vips.value == BoundVips(single=frozenset({("127.77.0.1", port)}))
                 assert await talk(port, address="127.77.0.1") == b"web"
+
+
+async def test_a_vip_whose_socket_cannot_be_bound_is_not_said_to_be():
+    with socket.socket() as holder:
+        holder.bind(("127.77.0.2", 0))
+        holder.listen()
+        port = holder.getsockname()[1]
+        vips = {"web": vip("127.77.0.1", web=port), "db": vip("127.77.0.2", db=port)}
+        both = view(service("web", endpoint(1)), service("db", endpoint(1)), mode=None, vips=vips)
+        settings = Settings(owns_vips=True, own_sockets=True)
+        async with running(dataplane("host", gateway="host"), both, settings=settings) as host:
+            assert host.engine.bound_vips.value == BoundVips(single=frozenset({("127.77.0.1", port)}))
+    assert host.engine.bound_vips.value == BoundVips()
 
 
 async def test_own_sockets_leave_the_port_to_others_on_this_host():
@@ -607,6 +620,7 @@ async def test_own_sockets_leave_the_port_to_others_on_this_host():
             running(dataplane("one", gateway="one"), one, settings=settings) as first,
             running(dataplane("two", gateway="two"), other, settings=settings) as second,
         ):
-            assert first.engine.bound_ports.value == second.engine.bound_ports.value == {port}
+            assert first.engine.bound_vips.value == BoundVips(single=frozenset({("127.77.0.1", port)}))
+            assert second.engine.bound_vips.value == BoundVips(single=frozenset({("127.78.0.1", port)}))
             assert await talk(port, address="127.77.0.1") == b"web"
             assert await talk(port, address="127.78.0.1") == b"web"
