@@ -53,7 +53,11 @@ from meshd.topology.view import BoundVips, Endpoint, Reach
 log = logging.getLogger(__name__)
 
 TURNS = 8
-"""Chunks that one direction moves before it lets others run even if it never had to wait: about a millisecond."""
+"""Small chunks that one direction moves before it lets others run even if it never had to wait."""
+
+TURN_BYTES = 256 * 1024
+"""And so many bytes: half a millisecond under TLS. Eight times as many made new connections wait six times as long
+beside one bulk transfer (66 ms against 10), and moved nothing faster."""
 
 BACKLOG = 4096
 WILDCARD = "0.0.0.0"  # noqa: S104  # the VIP listener's; other local addresses have no route on it
@@ -545,7 +549,7 @@ class Server:
     async def _pump(self, connection: Connection, source: Leg, target: Leg, direction: str) -> None:
         view = self._buffers.plain
         up = direction == "up"
-        turns = 0
+        turns = moved = 0
         try:
             while count := await source.receive_into(view):
                 if up:
@@ -559,9 +563,9 @@ class Server:
                     other = "down" if up else "up"
                     connection.end("done" if other in connection.ended else "reset")
                     return
-                turns += 1
-                if turns == TURNS:
-                    turns = 0
+                turns, moved = turns + 1, moved + count
+                if turns == TURNS or moved >= TURN_BYTES:
+                    turns = moved = 0
                     await trio.lowlevel.checkpoint()
             await target.send_eof()
             connection.ended.add(direction)
