@@ -125,7 +125,8 @@ class ProxyHost:
         """
         with self._store.watch(PROXY_KINDS) as feed:
             async with trio.open_nursery() as nursery:
-                for key in self._wanted.own:
+                # The owner of the VIPs last: its wildcard sockets would take the ports of the others' inbounds.
+                for key in sorted(self._wanted.own, key=lambda own: own == self._wanted.vip_owner):
                     running = self._prepare(key)
                     await nursery.start(running.engine.run)
                     running.is_up = True
@@ -185,11 +186,12 @@ class ProxyHost:
             self.reports.publish(now)
 
     async def _keep(self, running: Running) -> None:
-        """Run the engine of a selected Dataplane until it leaves, and then forget its identity."""
+        """Run the engine of a selected Dataplane until it leaves, and then forget its identity and its counters."""
         key = running.cell.value.key
         with running.scope:
             await retrying(partial(self._attempt, running), (ListenError,), name=running.engine.name, rng=self._rng)
         if key not in self._running:  # it may have come back while connections drained
+            running.engine.forget_series()
             await self._release(key.mesh, key.name)
 
     async def _attempt(self, running: Running) -> None:

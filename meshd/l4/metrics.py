@@ -2,6 +2,9 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+UPSTREAM = ("proxy", "mesh", "service", "upstream", "zone")
+"""The labels that name an upstream."""
+
 
 class Metrics:
     """Counters per listener and per upstream. ``proxy`` is the name of the proxy resource.
@@ -11,7 +14,6 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         listener = ("proxy", "listener")
-        upstream = ("proxy", "mesh", "service", "upstream", "zone")
         self.connections = Counter(
             "meshd_l4_connections",
             "Connections ended, by how: done, reset, tls, denied, unroutable, unavailable, slow, idle, drained, full",
@@ -32,18 +34,21 @@ class Metrics:
         self.attempts = Counter(
             "meshd_l4_upstream_attempts",
             "Attempts by outcome: ok, refused, eof, timeout, tls, error",
-            (*upstream, "outcome"),
+            (*UPSTREAM, "outcome"),
             registry=registry,
         )
         self.upstream_open = Gauge(
-            "meshd_l4_upstream_open_connections", "Connections to an upstream open now", upstream, registry=registry
+            "meshd_l4_upstream_open_connections", "Connections to an upstream open now", UPSTREAM, registry=registry
         )
         self.upstream_received = Counter(
-            "meshd_l4_upstream_received_bytes", "Application bytes from an upstream", upstream, registry=registry
+            "meshd_l4_upstream_received_bytes", "Application bytes from an upstream", UPSTREAM, registry=registry
         )
         self.upstream_sent = Counter(
-            "meshd_l4_upstream_sent_bytes", "Application bytes to an upstream", upstream, registry=registry
+            "meshd_l4_upstream_sent_bytes", "Application bytes to an upstream", UPSTREAM, registry=registry
         )
         self.listeners = Gauge(
             "meshd_l4_listeners", "Listeners by state: bound, failed", ("proxy", "state"), registry=registry
+        )
+        self.of_upstreams: frozenset[Counter | Gauge] = frozenset(
+            {self.attempts, self.upstream_open, self.upstream_received, self.upstream_sent}
         )

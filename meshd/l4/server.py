@@ -1,5 +1,6 @@
 """Accepts connections by the route table in force and carries them. A slow, dead or hostile peer costs only itself."""
 
+import contextlib
 import errno
 import logging
 import socket
@@ -27,7 +28,7 @@ from meshd.l4.client import (
     tune,
 )
 from meshd.l4.client_hello import ClientHello, ClientHelloReader
-from meshd.l4.metrics import Metrics
+from meshd.l4.metrics import UPSTREAM, Metrics
 from meshd.l4.table import (
     KUMA_ALPN,
     Cluster,
@@ -35,6 +36,7 @@ from meshd.l4.table import (
     IdentityKey,
     InboundListener,
     OutboundListener,
+    Path,
     Permit,
     RouteTable,
     SniListener,
@@ -66,6 +68,9 @@ WELCOMED = 4096
 WHEELS_KEPT = 64
 """So many states of round robin are not worth looking whether their listeners are still there."""
 
+SERIES_KEPT = 512
+"""So many series are not worth looking whether their listeners and upstreams are still there."""
+
 MetricT = TypeVar("MetricT", Counter, Gauge)
 Address = tuple[str, int]
 
@@ -90,13 +95,17 @@ class Limits:
 
 @dataclass(eq=False, slots=True)
 class Connection:
-    """One accepted connection. ``uris`` are the client's, None while it has shown none; ``sni`` chose its route."""
+    """One accepted connection. ``uris`` are the client's, None while it has shown none; ``sni`` chose its route.
+
+    ``upstream`` are the labels of the upstream that it is counted at, empty while it has none.
+    """
 
     scope: trio.CancelScope
     outcome: str = "done"
     is_cut: bool = False
     uris: tuple[str, ...] | None = None
     sni: bytes = b""
+    upstream: tuple[str, ...] = ()
     is_plaintext: bool = False
     received: int = 0
     sent: int = 0
@@ -154,6 +163,7 @@ class Server:
         self._an_application_died = trio.Event()
         self._open = 0
         self._wheels_kept = WHEELS_KEPT
+        self._series_kept = SERIES_KEPT
         self._children: dict[tuple[Counter | Gauge, tuple[str, ...]], Counter | Gauge] = {}
 
     # ---- listeners
@@ -187,6 +197,8 @@ class Server:
         self._child(self._metrics.listeners, self._proxy, "bound").set(len(self._bound))
         self._child(self._metrics.listeners, self._proxy, "failed").set(len(failed))
         self._forget(table)
+        if len(self._children) > 2 * self._series_kept:
+            self._forget_series()
         return not failed
 
     def _wanted(self, table: RouteTable) -> dict[Address, Spec]:
@@ -240,6 +252,36 @@ class Server:
                     paths |= {cluster.path(e) for e in cluster.endpoints}
         self._balancer.keep(paths, listeners)
         self._wheels_kept = max(WHEELS_KEPT, self._balancer.wheels)
+
+    def _forget_series(self) -> None:
+        """Drop the series of listeners and upstreams that are gone, but not of those with a connection left.
+
+        Done when there are twice as many as were left the last time: walking through all destinations costs.
+        """
+        live = [*self._bound.values(), *(bound for bound in self._draining if bound.connections)]
+        listeners = {bound.name for bound in live}
+        upstreams = {connection.upstream for bound in live for connection in bound.connections}
+        for bound in self._bound.values():
+            for cluster in clusters_of(bound.spec):
+                upstreams |= {self._upstream_labels(cluster, cluster.path(e)) for e in cluster.endpoints}
+        for metric, labels in list(self._children):
+            if metric in self._metrics.of_upstreams:
+                is_gone = labels[: len(UPSTREAM)] not in upstreams
+            else:
+                is_gone = metric is not self._metrics.listeners and labels[1] not in listeners
+            if is_gone:
+                self._remove(metric, labels)
+        self._series_kept = max(SERIES_KEPT, len(self._children))
+
+    def forget_all_series(self) -> None:
+        """Drop every series: the proxy is gone, and all of its connections."""
+        for metric, labels in list(self._children):
+            self._remove(metric, labels)
+
+    def _remove(self, metric: Counter | Gauge, labels: tuple[str, ...]) -> None:
+        del self._children[metric, labels]
+        with contextlib.suppress(KeyError):  # a proxy of this name in another mesh shares it
+            metric.remove(*labels)
 
     def bound_vips(self) -> BoundVips:
         """Where VIPs are served now."""
@@ -492,7 +534,7 @@ class Server:
         self, bound: Bound, cluster: Cluster, attempt: Callable[[Endpoint, float, float], Awaitable[Leg]]
     ) -> tuple[Leg, Pick]:
         def tell(pick: Pick, outcome: str) -> None:
-            self._child(self._metrics.attempts, *self._upstream_labels(cluster, pick), outcome).inc()
+            self._child(self._metrics.attempts, *self._upstream_labels(cluster, pick.path), outcome).inc()
 
         return await first_that_works(cluster, bound.name, self._balancer, attempt, tell)
 
@@ -520,8 +562,8 @@ class Server:
             raise UnavailableError(f"mesh '{key.mesh}': no certificate yet for {key.owner}")
         return self._contexts.mesh(identity, trust, server_side=server_side)
 
-    def _upstream_labels(self, cluster: Cluster, pick: Pick) -> tuple[str, str, str, str, str]:
-        return (self._proxy, cluster.mesh, cluster.name, f"{pick.path.address}:{pick.path.port}", pick.path.zone)
+    def _upstream_labels(self, cluster: Cluster, path: Path) -> tuple[str, ...]:
+        return (self._proxy, cluster.mesh, cluster.name, f"{path.address}:{path.port}", path.zone)
 
     # ---- relay
 
@@ -529,7 +571,7 @@ class Server:
         self, connection: Connection, client: Leg, upstream: Leg, route: tuple[Cluster, Pick] | None = None
     ) -> None:
         """Carry bytes both ways until both directions have ended, one has failed, or the connection is cut."""
-        labels = self._upstream_labels(*route) if route else None
+        labels = connection.upstream = self._upstream_labels(route[0], route[1].path) if route else ()
         if labels:
             self._child(self._metrics.upstream_open, *labels).inc()
         try:

@@ -103,6 +103,10 @@ class Engine:
                 scope.deadline = trio.current_time() + self._limits.drain_s
                 self._stopping.set()
 
+    def forget_series(self) -> None:
+        """Drop what was counted: for a proxy that has stopped and does not come back."""
+        self._server.forget_all_series()
+
     async def _hold_connections(self, task_status: trio.TaskStatus[tuple[trio.Nursery, trio.CancelScope]]) -> None:
         """Own the connections, beyond the cancellation of the engine up to the end of the drain."""
         with trio.CancelScope(shield=True) as scope:

@@ -62,6 +62,9 @@ class FakeEngine:
                 await trio.sleep(DRAIN_S)
             self.world.log.append(f"{name} down")
 
+    def forget_series(self):
+        self.world.log.append(f"{self.cell.value.key.name} forgotten")
+
 
 class World:
     def __init__(self):
@@ -130,6 +133,12 @@ async def test_proxies_of_the_file_are_up_when_it_has_started(world):
         assert host.reports.value == {INGRESS: Report(), VM: Report()}
 
 
+async def test_the_owner_of_the_vips_starts_last_so_that_it_takes_no_port_of_the_others(world):
+    await world.put(Resource(INGRESS, ZoneIngress()), dataplane(VM, "tcp"))
+    async with running(world.host([VM, INGRESS], vip_owner=VM)):
+        assert world.log == ["in up", "vm up"]
+
+
 async def test_vips_are_answered_where_their_owner_listens_and_all_if_there_is_none(world):
     await world.put(dataplane(VM, "tcp"))
     host = world.host([VM], vip_owner=VM)
@@ -166,7 +175,7 @@ async def test_selected_dataplanes_come_change_and_go(world):
         assert host.reports.value == {}
         assert world.log == ["web-1 up"]
         await trio.sleep(DRAIN_S + 1)
-        assert world.log == ["web-1 up", "web-1 down", "default/web-1 released"]
+        assert world.log == ["web-1 up", "web-1 down", "web-1 forgotten", "default/web-1 released"]
 
 
 async def test_a_dataplane_that_is_back_before_its_connections_have_drained_keeps_its_identity(world):

@@ -9,6 +9,7 @@ import pytest
 import trio
 import trio.testing
 
+from meshd.l4 import server
 from meshd.l4.render import Settings
 from meshd.l4.server import Limits
 from meshd.l4.table import service_sni
@@ -624,3 +625,61 @@ async def test_own_sockets_leave_the_port_to_others_on_this_host():
             assert second.engine.bound_vips.value == BoundVips(single=frozenset({("127.78.0.1", port)}))
             assert await talk(port, address="127.77.0.1") == b"web"
             assert await talk(port, address="127.78.0.1") == b"web"
+
+
+# ---- counters
+
+
+def labels_of(host, name):
+    return {s.labels[name] for family in host.registry.collect() for s in family.samples if name in s.labels}
+
+
+async def test_series_of_what_is_gone_go_too_but_not_while_a_connection_is_left():
+    port, other = free_port(), free_port()
+    async with application(says(b"a")) as a, application(says(b"b")) as b, application(silent) as quiet:
+
+        def serving(app):
+            return {"default": view(service("web", endpoint(app.port)), mode=None)}
+
+        def upstream(app):
+            return f"127.0.0.1:{app.port}"
+
+        async with running(dataplane("shop", outbound=[(port, "web")]), *serving(quiet).values()) as host:
+            forget = host.engine._server._forget_series
+            waiting = await trio.open_tcp_stream("127.0.0.1", port)
+            with trio.fail_after(3):
+                while not quiet.hits:
+                    await trio.sleep(0.01)
+            for app, said in ((a, b"a"), (b, b"b")):
+                host.views.publish(serving(app))
+                await trio.sleep(0.05)
+                assert await talk(port) == said
+            assert labels_of(host, "upstream") == {upstream(quiet), upstream(a), upstream(b)}
+            forget()
+            assert labels_of(host, "upstream") == {upstream(quiet), upstream(b)}
+            assert host.count("upstream_open_connections") == 1
+            host.proxy.publish(dataplane("shop", outbound=[(other, "web")]))
+            await trio.sleep(0.05)
+            forget()
+            assert labels_of(host, "listener") == {f"outbound:127.0.0.1:{port}"}  # drains
+            await waiting.aclose()
+            await trio.sleep(0.5)
+            assert await talk(other) == b"b"
+            forget()
+            assert labels_of(host, "listener") == {f"outbound:127.0.0.1:{other}"}
+            assert labels_of(host, "upstream") == {upstream(b)}
+        host.engine.forget_series()
+        assert [s.name for family in host.registry.collect() for s in family.samples] == []
+
+
+async def test_endpoints_that_come_and_go_do_not_add_up(monkeypatch):
+    monkeypatch.setattr(server, "SERIES_KEPT", 4)
+    port = free_port()
+    here = dataplane("shop", outbound=[(port, "web")])
+    async with running(here, view(mode=None)) as host:
+        for last in range(2, 32):
+            target = service("web", endpoint(free_port(), address=f"127.0.3.{last}"))
+            host.views.publish({"default": view(target, mode=None)})
+            await trio.sleep(0.02)
+            assert await is_cut(talk(port))
+        assert 1 <= len(labels_of(host, "upstream")) <= 20
