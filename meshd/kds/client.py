@@ -146,6 +146,7 @@ class ZoneKds:
         self._metrics = Metrics(here.metrics, "zone")
         self._token = token
         self._shown: str | None = None
+        self._has_lost = False
         self._debounce_s = debounce_s
         self._unacknowledged_s = unacknowledged_s
         registry = here.registry
@@ -186,7 +187,9 @@ class ZoneKds:
         self.quarantine.replace("", Direction.SENT, {**unreadable(self._store), **self._outbox.refused})
 
     async def _link(self) -> None:
-        await retrying(self._once, (MeshdError, OSError), name=f"zone={self._zone} global", rng=self._rng)
+        # DEBUG: ``_down`` has said it already, and with what it means for the zone.
+        name = f"zone={self._zone} global"
+        await retrying(self._once, (MeshdError, OSError), name=name, rng=self._rng, level=logging.DEBUG)
 
     async def _once(self) -> None:
         """One connection from beginning to end; always raises."""
@@ -201,8 +204,10 @@ class ZoneKds:
             error = raised
         finally:
             self._sending = None
-            reasons = [str(e) for e in leaves(error)] or [STOPPING]
-            self._down("; ".join(dict.fromkeys(reasons)))
+            causes = leaves(error)
+            reasons = [str(e) for e in causes] or [STOPPING]
+            is_away = all(isinstance(e, (UnavailableError, OSError)) for e in causes)
+            self._down("; ".join(dict.fromkeys(reasons)), is_away=is_away)
         raise error or UnavailableError("the connection ended")
 
     async def _wait_for_token(self) -> str | None:
@@ -219,8 +224,8 @@ class ZoneKds:
                     return token and token.strip()
             if why != reason:
                 reason = why
-                log.warning("zone=%s does not call its global yet: %s", self._zone, why)
-                self._down(why)
+                log.info("zone=%s does not call its global yet: %s", self._zone, why)
+                self._publish_down(why)
             await trio.sleep(TOKEN_AGAIN_S)
 
     def _metadata(self) -> list[tuple[str, str]]:
@@ -286,19 +291,30 @@ class ZoneKds:
         if complete == wanted and before.complete != wanted:
             log.info("zone=%s has everything that the global has for it", self._zone)
 
-    def _down(self, reason: str) -> None:
+    def _down(self, reason: str, *, is_away: bool) -> None:
+        """Note why there is no connection, and say it unless it was said before.
+
+        ``is_away``: nothing is wrong but that the global cannot be reached. That is worth one warning, so after a lost
+        connection it is not warned of again.
+        """
         before = self.status.value
         if before.connected:
-            log.log(
-                logging.INFO if reason == STOPPING else logging.WARNING,
-                "zone=%s lost its global: %s",
-                self._zone,
-                reason,
-            )
+            if reason == STOPPING:
+                log.info("zone=%s leaves its global: %s", self._zone, reason)
+            else:
+                log.warning("zone=%s lost its global: %s; trying again", self._zone, reason)
+            self._has_lost = True
             self._metrics.connected.set(0)
             self._metrics.ended.inc()
         elif before.error == reason:
             return
+        elif reason != STOPPING:
+            level = logging.INFO if self._has_lost and is_away else logging.WARNING
+            log.log(level, "zone=%s cannot reach its global: %s; trying again", self._zone, reason)
+        self._publish_down(reason)
+
+    def _publish_down(self, reason: str) -> None:
+        before = self.status.value
         since = self._now() if before.connected else before.since
         self.status.publish(
             replace(before, connected=False, since=since, error=reason, complete=frozenset(), rejected={})

@@ -31,7 +31,7 @@ from meshd.kds.keeper import (
 from meshd.kds.metrics import Metrics
 from meshd.kds.outbox import Outbox
 from meshd.kds.quarantine import Direction, Refusal
-from meshd.kds.service import ENDED, FLUSH_S, Link, ZoneBook
+from meshd.kds.service import ENDED, FLUSH_S, SHUTTING_DOWN, Link, ZoneBook
 from meshd.kinds.zone import Zone
 from meshd.kinds.zone_insight import KdsSubscription, Version
 from meshd.model.errors import ConflictError, DeniedError, UnavailableError
@@ -164,7 +164,7 @@ class GlobalKds:
             finally:
                 self._ready = trio.Event()
                 for link in list(self._links.values()):
-                    link.end("the global is shutting down")
+                    link.end(SHUTTING_DOWN)
                     self._leave(link)
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + FLUSH_S):
                     await self._book.flush()

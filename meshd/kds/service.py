@@ -21,6 +21,7 @@ from meshd.store.store import Put
 log = logging.getLogger(__name__)
 
 ENDED = "the connection ended"
+SHUTTING_DOWN = "the global is shutting down"
 FLUSH_S = 1.0
 """Counts in a ZoneInsight are at most so old; who is online is written at once."""
 
@@ -130,7 +131,8 @@ class ZoneBook:
         zone = link.zone.name
         if self._newest.get(zone) is not link:
             return
-        log.warning("zone=%s is offline: %s", zone, link.ended)
+        level = logging.INFO if link.ended == SHUTTING_DOWN else logging.WARNING
+        log.log(level, "zone=%s is offline: %s", zone, link.ended)
         self._metrics.connected.dec()
         self._metrics.ended.inc()
         state = self.zones.value[zone]

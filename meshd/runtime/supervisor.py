@@ -7,6 +7,8 @@ from typing import Protocol
 
 import trio
 
+from meshd.model.errors import MeshdError
+
 log = logging.getLogger(__name__)
 
 FIRST_BACKOFF_S = 0.2
@@ -51,11 +53,13 @@ async def retrying(
     name: str,
     rng: random.Random,
     max_backoff_s: float = MAX_BACKOFF_S,
+    level: int = logging.WARNING,
 ) -> None:
     """Run ``attempt`` again and again, with full-jitter exponential backoff, until cancelled.
 
     An attempt that returns is an end like any other: it is run again. Only the ``weather`` classes are retried;
-    everything else is a bug and passes through. Logs once per transition between failing and stable.
+    everything else is a bug and passes through. Logs a reason at ``level`` when it is another than the last one; a
+    caller that says itself what it lost passes ``logging.DEBUG``.
     """
     backoff_s = FIRST_BACKOFF_S
     last_reason = ""
@@ -65,19 +69,28 @@ async def retrying(
             await attempt()
             reason = "ended"
         except weather as error:
-            reason = f"{type(error).__name__}: {error}"
+            reason = reasons(error)
         except BaseExceptionGroup as group:
             matched, rest = group.split(weather)
             if rest is not None:
                 raise
-            reason = "; ".join(f"{type(e).__name__}: {e}" for e in leaves(matched))
+            reason = reasons(matched)
         if trio.current_time() - began >= STABLE_S:
             backoff_s = FIRST_BACKOFF_S
         if reason != last_reason:
-            log.warning("%s: %s; trying again", name, reason)
+            log.log(level, "%s: %s; trying again", name, reason)
             last_reason = reason
         await trio.sleep(rng.uniform(backoff_s / 2, backoff_s))
         backoff_s = min(backoff_s * 2, max_backoff_s)
+
+
+def reasons(error: BaseException | None) -> str:
+    """What failed, for people: each cause once, though several tasks of a group may have met it.
+
+    meshd's own errors are whole sentences; others are named by their class too, for they may say nothing else.
+    """
+    found = [str(e) if isinstance(e, MeshdError) and str(e) else f"{type(e).__name__}: {e}" for e in leaves(error)]
+    return "; ".join(dict.fromkeys(found))
 
 
 def leaves(error: BaseException | None) -> list[BaseException]:

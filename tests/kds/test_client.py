@@ -1,5 +1,6 @@
 """A zone towards a global that does, and does not, behave."""
 
+import logging
 import random
 import ssl
 from contextlib import asynccontextmanager
@@ -213,7 +214,42 @@ async def test_a_refusal_is_in_the_status_word_for_word(autojump_clock) -> None:
         assert "zone 'zone-a' shows no zone token" in status.error
 
 
+def warned(caplog) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+async def test_one_loss_is_one_warning(autojump_clock, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    async with lab("global", "zone-a") as it:
+        await it.settle()
+        await it.stop("global")
+        await it.settle(120)
+        [lost] = [line for line in warned(caplog) if line.startswith("zone=zone-a ")]
+        assert lost.startswith("zone=zone-a lost its global: ")
+        assert "RpcError" not in caplog.text
+        assert "zone=zone-a cannot reach its global" in caplog.text
+        offline = [r.levelname for r in caplog.records if r.getMessage().startswith("zone=zone-a is offline")]
+        assert offline == ["INFO"], "a global that is stopped expects it"
+
+
+async def test_a_zone_that_is_stopped_warns_of_nothing(autojump_clock, caplog) -> None:
+    async with lab("global", "zone-a") as it:
+        await it.settle()
+        caplog.clear()
+        await it.stop("zone-a")
+        assert [line for line in warned(caplog) if " is offline" not in line] == []
+        assert len([line for line in warned(caplog) if "zone=zone-a is offline" in line]) == 1, "the global does"
+
+
+async def test_a_global_that_was_never_there_is_a_warning(autojump_clock, caplog) -> None:
+    async with lab("zone-a") as it:
+        await it.settle(120)
+        [line] = warned(caplog)
+        assert line.startswith("zone=zone-a cannot reach its global: ")
+
+
 async def test_a_zone_calls_nobody_until_its_token_is_there(autojump_clock, caplog) -> None:
+    caplog.set_level(logging.INFO)
     script = Scripted()
     reads: list[str | Exception] = [OSError("tokenFile: no such file"), UnicodeError("tokenFile: no text"), "", " \n"]
 
@@ -232,6 +268,7 @@ async def test_a_zone_calls_nobody_until_its_token_is_there(autojump_clock, capl
         assert kds.status.value.error == "the zone token is empty"
         assert not script.opened
         assert len([r for r in caplog.records if "does not call" in r.getMessage()]) == 3, "once a reason"
+        assert not [r for r in caplog.records if r.levelno >= logging.WARNING], "it is normal that a token comes later"
         await trio.sleep(3)
         assert ("authorization", "a.b.c") in script.metadata[GLOBAL_TO_ZONE]
 

@@ -1,9 +1,11 @@
 import itertools
+import logging
 import random
 
 import pytest
 import trio
 
+from meshd.model.errors import UnavailableError
 from meshd.runtime.supervisor import leaves, retrying, supervise
 
 
@@ -82,3 +84,36 @@ async def test_a_long_run_resets_the_backoff(autojump_clock):
         await retrying(attempt, (OSError,), name="t", rng=random.Random(1))
     assert starts[7] - ends[6] > 1
     assert starts[8] - ends[7] <= 0.2
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (UnavailableError("the database is away"), "t: the database is away; trying again"),
+        (OSError("no route"), "t: OSError: no route; trying again"),
+        (
+            ExceptionGroup("x", [UnavailableError("gone"), ExceptionGroup("y", [UnavailableError("gone")])]),
+            "t: gone; trying again",
+        ),
+        (
+            ExceptionGroup("x", [UnavailableError("gone"), OSError("no route")]),
+            "t: gone; OSError: no route; trying again",
+        ),
+    ],
+)
+async def test_each_cause_is_said_once_and_in_words(autojump_clock, caplog, error, said):
+    async def attempt():
+        raise error
+
+    with trio.move_on_after(20):
+        await retrying(attempt, (OSError, UnavailableError), name="t", rng=random.Random(1))
+    assert [r.getMessage() for r in caplog.records] == [said]
+
+
+async def test_who_says_it_himself_is_not_repeated(autojump_clock, caplog):
+    async def attempt():
+        raise UnavailableError("gone")
+
+    with trio.move_on_after(20):
+        await retrying(attempt, (UnavailableError,), name="t", rng=random.Random(1), level=logging.DEBUG)
+    assert [r for r in caplog.records if r.levelno > logging.DEBUG] == []
