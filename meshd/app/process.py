@@ -13,6 +13,9 @@ from meshd.config.tree import StoreType
 
 log = logging.getLogger(__name__)
 
+FULL_COLLECTIONS_BY_COUNT = 100_000
+"""Collections of the middle generation before Python itself may begin a full one: practically never."""
+
 
 def make_directories(configs: Sequence[LoadedConfig]) -> None:
     """Make the directories that roles keep their state in, for this user alone, where they are missing.
@@ -64,7 +67,10 @@ def allow_many_files() -> None:
 def settle_memory() -> None:
     """Take what exists once all has started out of garbage collection: it is there to stay.
 
-    A full collection then costs what came since, not the modules and their schemas, so that it holds nothing up.
+    A full collection then costs what came since, not the modules and their schemas. It still stops everything for tens
+    of milliseconds in a large mesh, so it is left to ``runtime.steps``, which knows when one is due.
     """
     gc.collect()
     gc.freeze()
+    young, middle, _ = gc.get_threshold()
+    gc.set_threshold(young, middle, FULL_COLLECTIONS_BY_COUNT)

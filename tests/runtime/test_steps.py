@@ -1,11 +1,13 @@
 """Steps: one place in the turn, the result comes out, and nothing is left behind."""
 
+import gc
+import weakref
 from collections.abc import Generator
 
 import pytest
 import trio
 
-from meshd.runtime.steps import in_steps
+from meshd.runtime.steps import FULL_S, in_steps
 
 
 def counting(count: int, log: list[str], name: str) -> Generator[None, None, str]:
@@ -75,3 +77,48 @@ async def test_cancelled_work_is_closed() -> None:
     with trio.move_on_after(0.01):
         await in_steps(endless())
     assert closed == [True]
+
+
+class Cycle:
+    """Only a collection finds it."""
+
+    def __init__(self) -> None:
+        self.itself = self
+
+
+async def test_the_garbage_of_a_step_is_collected_after_it() -> None:
+    gone: list[bool] = []
+
+    def littering() -> Generator[None, None, None]:
+        left = weakref.ref(Cycle())
+        yield
+        gone.append(left() is None)
+
+    gc.disable()
+    try:
+        await in_steps(littering(), 0.0)
+    finally:
+        gc.enable()
+    assert gone == [True]
+
+
+async def test_all_garbage_is_looked_for_once_a_minute(autojump_clock: trio.testing.MockClock) -> None:
+    del autojump_clock
+    generations: list[int] = []
+
+    def collected(phase: str, info: dict[str, int]) -> None:
+        if phase == "stop":
+            generations.append(info["generation"])
+
+    await in_steps(counting(1, [], "a"))
+    gc.disable()
+    gc.callbacks.append(collected)
+    try:
+        await in_steps(counting(3, [], "a"), 0.0)
+        assert generations == [1, 1, 1]
+        await trio.sleep(FULL_S)
+        await in_steps(counting(3, [], "a"), 0.0)
+    finally:
+        gc.callbacks.remove(collected)
+        gc.enable()
+    assert generations == [1, 1, 1, 2, 1, 1]
