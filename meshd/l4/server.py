@@ -28,6 +28,7 @@ from meshd.l4.client import (
     tune,
 )
 from meshd.l4.client_hello import ClientHello, ClientHelloReader
+from meshd.l4.denials import Denials
 from meshd.l4.metrics import UPSTREAM, Metrics
 from meshd.l4.table import (
     KUMA_ALPN,
@@ -159,6 +160,7 @@ class Server:
         self._bound: dict[Address, Bound] = {}
         self._draining: set[Bound] = set()
         self._failed: dict[Address, str] = {}
+        self._denials = Denials()
         self._dead_applications: set[Address] = set()
         self._an_application_died = trio.Event()
         self._open = 0
@@ -356,9 +358,6 @@ class Server:
             if connection.scope.cancelled_caught and not connection.is_cut:
                 # By its deadline, maybe in the middle of an answer: "done" would close it as if that had been all.
                 connection.outcome = "drained"
-        except trio.Cancelled:
-            connection.outcome = "drained"
-            raise
         except (DeniedError, UnavailableError, PeerError, OSError, trio.TooSlowError, ValueError) as error:
             if connection.outcome == "done":
                 connection.outcome = outcome_of(error)
@@ -366,6 +365,9 @@ class Server:
         except Exception:  # request edge: a bug here costs one connection
             connection.outcome = "failed"
             log.exception("%s: %s: a connection failed", self._proxy, bound.name)
+        except BaseException:  # Cancelled, by itself or in a group of a nursery's: the engine stops
+            connection.outcome = "drained"
+            raise
         finally:
             if connection.outcome == "done":
                 sock.close()
@@ -478,6 +480,8 @@ class Server:
             word = "denied"
         self._child(self._metrics.verdicts, self._proxy, bound.name, verdict.rule, word).inc()
         if not verdict.allowed:
+            if line := self._denials.line(bound.name, uris, verdict.rule or "default", trio.current_time()):
+                log.info("%s: %s", self._proxy, line)
             raise DeniedError(f"{uris[0] if uris else 'nobody'} is denied by {verdict.rule or 'default'}")
 
     async def _application(self, spec: InboundListener) -> socket.socket:

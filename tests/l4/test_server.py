@@ -120,12 +120,17 @@ async def test_a_reader_that_stops_holds_back_the_writer_and_nobody_else():
         assert await talk(pair.port, b"others") == b"others"
 
 
-async def test_denied_client_never_reaches_the_application():
+async def test_denied_client_never_reaches_the_application_and_is_named_once(caplog):
+    caplog.set_level("INFO")
     async with back_to_back(permit=Allow(frozenset({"other"}))) as pair:
         assert await is_cut(talk(pair.port, b"x"))
         assert pair.app.hits == []
         assert pair.inb.count("verdicts_total", verdict="denied", rule="test") == 1
         assert pair.inb.count("connections_total", outcome="denied") == 1
+        assert await is_cut(talk(pair.port, b"x"))
+        listener = f"inbound:{LOCAL}:{pair.inbound_port}"
+        said = [(r.levelname, r.getMessage()) for r in caplog.records if "denied" in r.getMessage()]
+        assert said == [("INFO", f"Dataplane/web-1: {listener}: denied client=spiffe://default/shop rule=test")]
 
 
 async def test_withdrawn_permission_closes_open_connections_of_those_it_hits_only():
