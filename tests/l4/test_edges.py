@@ -65,6 +65,24 @@ async def test_an_answer_that_the_drain_cuts_off_does_not_end_like_a_whole_one(m
         assert out.count("connections_total", outcome="drained") == 1
 
 
+async def test_nor_does_one_that_ends_with_the_engine():
+    port = free_port()
+    async with application(endless) as app:
+        target = view(service("web", endpoint(app.port)), mode=None)
+        async with (
+            running(
+                dataplane("shop", gateway="shop", outbound=[(port, "web")]), target, limits=Limits(drain_s=0.1)
+            ) as out,
+        ):
+            stream = await trio.open_tcp_stream(LOCAL, port)
+            await stream.send_eof()
+            assert await stream.receive_some()
+        with pytest.raises(trio.BrokenResourceError), trio.fail_after(3):
+            await read_to_the_end(stream)
+        await stream.aclose()
+        assert out.count("connections_total", outcome="drained") == 1
+
+
 class Slow(trio.abc.Stream):
     """Sends its first message in two halves."""
 
@@ -75,7 +93,7 @@ class Slow(trio.abc.Stream):
         if not self.was_slow:
             self.was_slow = True
             await self.inner.send_all(data[:7])
-            await trio.sleep(0.4)
+            await trio.sleep(0.8)
             data = data[7:]
         await self.inner.send_all(data)
 
@@ -92,7 +110,7 @@ class Slow(trio.abc.Stream):
 async def test_a_permissive_inbound_waits_for_the_rest_of_a_slow_client_hello():
     """Longer than for a client that says nothing at all: it must not go to the application as plaintext."""
     inbound_port = free_port()
-    limits = Limits(silence_s=0.1, hello_s=3.0, drain_s=0.1)
+    limits = Limits(silence_s=0.4, hello_s=3.0, drain_s=0.1)
     async with (
         application(echo) as app,
         running(dataplane("web", inbound=[(inbound_port, app.port, "web")]), view(mode="PERMISSIVE"), limits=limits),
