@@ -209,11 +209,12 @@ def proxy_host(
     upstreams = dns_settings(dns.domain, "127.0.0.1:0", [str(u) for u in dns.upstreams]).upstreams
     host_names = HostNames(dns.cidr, RealAddresses(upstreams) if upstreams else None)
 
-    # A wildcard socket would take the port from the other zones of this host; in 127/8 it is never needed.
-    on_loopback = dns.is_on_loopback
+    # A wildcard socket would take the port from the other zones of this host, in 127/8 it is never needed; and from
+    # the inbounds of Dataplanes that are still to come.
+    own_sockets = dns.is_on_loopback or bool(role.config.selections)
 
     def engine_for(cell: Latest[Resource], owns_vips: bool) -> Engine:
-        settings = EngineSettings(owns_vips=owns_vips, own_sockets=on_loopback, read_source=read_source)
+        settings = EngineSettings(owns_vips=owns_vips, own_sockets=own_sockets, read_source=read_source)
         return Engine(
             cell,
             keeper.views,
