@@ -31,6 +31,9 @@ from meshd.store.store import Create, Edit, Store, Update
 
 log = logging.getLogger(__name__)
 
+ATTEMPTS = 10
+"""How often an insight that others change meanwhile is read again before it is left for later."""
+
 GOODBYE_S = 2.0
 """How long the last write may take at shutdown; what it leaves open the next start ends."""
 
@@ -93,8 +96,7 @@ class ProxyInsights:
                 await self._goodbye()
 
     async def _retrying(self, attempt: Callable[[], object]) -> None:
-        weather = (UnavailableError, ConflictError, NotFoundError)
-        await retrying(attempt, weather, name=self.name, rng=self._rng)  # type: ignore[arg-type]
+        await retrying(attempt, (UnavailableError,), name=self.name, rng=self._rng)  # type: ignore[arg-type]
 
     async def _follow_proxies(self, certificates: trio.Nursery) -> None:
         said: dict[ResourceKey, Report] = {}
@@ -184,13 +186,26 @@ class ProxyInsights:
         for proxy in sorted(self._proxies.value):
             try:
                 await self._change(proxy, lambda stored: ended(stored, "", self._now()) if stored else None)
-            except (UnavailableError, ConflictError, NotFoundError) as error:
+            except UnavailableError as error:
                 log.warning("cannot note that %s has stopped: %s", proxy, error)
 
     async def _change(self, proxy: ResourceKey, change: Callable[[Resource | None], Resource | None]) -> None:
-        """Write what ``change`` makes of the insight as it is now; nothing if it is None or the same."""
-        stored = self._store.get(insight_key(proxy))
-        changed = change(stored)
-        if changed is None or changed is stored:
-            return
-        await self._store.write([Update(changed) if stored is not None else Create(changed)])
+        """Write what ``change`` makes of the insight as it is now; nothing if it is None or the same.
+
+        The state and the certificate of a proxy are written by tasks of their own. Who comes second reads again; so
+        does who finds the insight gone, and is done if its proxy is.
+        """
+        for _ in range(ATTEMPTS):
+            stored = self._store.get(insight_key(proxy))
+            changed = change(stored)
+            if changed is None or changed is stored:
+                return
+            try:
+                await self._store.write([Update(changed) if stored is not None else Create(changed)])
+            except (ConflictError, NotFoundError) as error:
+                if self._store.get(proxy) is None:
+                    return
+                log.debug("%s: %s; reading it again", proxy, error)
+            else:
+                return
+        raise UnavailableError(f"the insight of {proxy} was changed by others {ATTEMPTS} times while it was written")

@@ -1,4 +1,6 @@
+import logging
 import random
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -13,7 +15,7 @@ from meshd.model.errors import Violation
 from meshd.model.resource import Resource, ResourceKey
 from meshd.runtime.latest import Latest
 from meshd.store.memory import MemoryStore
-from meshd.store.store import Delete, Put
+from meshd.store.store import Delete, Put, Update
 from tests.insight.test_computed import dataplane
 from tests.rest.support import NOW
 
@@ -183,3 +185,56 @@ async def test_what_is_not_carried_is_offline_and_says_why(bench, autojump_clock
     bench.running.publish(reports(WEB, refused=[wrong], is_carried=False))
     await trio.testing.wait_all_tasks_blocked()
     assert not bench.insight().is_online
+
+
+class Contended(MemoryStore):
+    """A store in which somebody else writes an insight just before each of the first ``left`` updates of it."""
+
+    left = 0
+
+    async def write(self, edits):
+        for edit in edits:
+            if isinstance(edit, Update) and edit.resource.key == insight_key(WEB) and self.left:
+                self.left -= 1
+                stored = self.get(edit.resource.key)
+                labels = {**stored.labels, "seen": str(self.left)}
+                await super().write([Put(replace(stored, labels=labels))])
+        return await super().write(edits)
+
+
+@pytest.mark.parametrize(("times", "warnings"), [(3, 0), (12, 1)])
+async def test_who_comes_second_reads_again_and_warns_only_if_it_goes_on(autojump_clock, caplog, times, warnings):
+    bench = Bench()
+    bench.store = Contended(lambda: NOW)
+    await bench.add_proxies()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(bench.service().run)
+        await trio.testing.wait_all_tasks_blocked()
+        bench.store.left = times
+        bench.credentials.publish(shown(1))
+        await trio.sleep(60)
+        assert bench.store.left == 0
+        assert bench.insight().mtls.certificate_regenerations == 1
+        assert bench.store.get(insight_key(WEB)).labels == {"seen": "0"}, "what the other wrote is kept"
+        assert len([r for r in caplog.records if r.levelno >= logging.WARNING]) == warnings
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_proxy_that_is_deleted_while_its_insight_is_written_is_no_trouble(autojump_clock, caplog):
+    class Deleting(MemoryStore):
+        async def write(self, edits):
+            if any(isinstance(e, Update) and e.resource.key == insight_key(WEB) for e in edits):
+                await super().write([Delete(WEB)])
+            return await super().write(edits)
+
+    bench = Bench()
+    bench.store = Deleting(lambda: NOW)
+    await bench.add_proxies()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(bench.service().run)
+        await trio.testing.wait_all_tasks_blocked()
+        bench.credentials.publish(shown(1))
+        await trio.sleep(60)
+        assert bench.store.get(insight_key(WEB)) is None
+        nursery.cancel_scope.cancel()
+    assert [r for r in caplog.records if r.levelno >= logging.WARNING] == []
