@@ -97,6 +97,12 @@ def _load(
     show = _Shown(path)
     proxies, wrong = resolve_proxies(config.proxies, document, show, decode)
     problems += wrong
+    for proxy in proxies:
+        served = config.dns_server.mesh
+        if proxy.vips and proxy.resource.key.mesh != served:
+            message = f"vips: true is for mesh '{served}', whose names this host has (dnsServer.mesh), not"
+            where = f"'{proxy.resource.key.mesh}'; change one of the two"
+            problems.append(Problem(proxy.source, proxy.line, "proxies", f"{message} {where}"))
     said = tuple(_locate(document, variables, key, message) for key, message in warnings(config))
     return LoadedConfig(config, path, tuple(proxies), said, document, variables), problems
 

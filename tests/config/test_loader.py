@@ -229,6 +229,8 @@ def dataplane(inbound, gateway=""):
         ("proxies: [{}]", "proxies[0]: needs exactly one of file, resource and dataplanes"),
         ("proxies: [{file: x, resource: {}}]", "proxies[0]: needs exactly one of file, resource and dataplanes"),
         ("proxies: [{dataplanes: {}, resource: {}}]", "proxies[0]: needs exactly one of file, resource and dataplanes"),
+        ("dnsServer: {mesh: shop}\nproxies: [{vips: true, resource: {type: Dataplane, mesh: default, name: vm}}]",
+         "vips: true is for mesh 'shop', whose names this host has (dnsServer.mesh), not 'default'"),
         ("proxies: [{dataplanes: {}, vips: true}]", "proxies[0].vips: needs one Dataplane"),
         ("proxies: [{dataplanes: {nams: x}}]", "proxies[0].dataplanes.nams: is no setting; did you mean 'names'?"),
         ("proxies: [{file: none.yaml}]", "proxies[0].file: cannot read"),
