@@ -16,8 +16,8 @@ TYPE_PREFIX = "type.googleapis.com/"
 META, SPEC, STATUS = 1, 2, 3
 KUMA_RESOURCE = "kuma.mesh.v1alpha1.KumaResource"
 MAX_NAME = 253
-MAX_LABELS = 1024
-"""More labels than any resource has; the size of a message bounds them otherwise."""
+MAX_LABEL_CHARS = 64 * 1024
+"""Of all labels of a resource together, keys and values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +109,8 @@ def decode_meta(type_: ResourceType, data: bytes) -> tuple[ResourceKey, dict[str
         elif number == 6:
             key, item = map_entry(value)
             labels[key] = item
+    if sum(len(key) + len(item) for key, item in labels.items()) > MAX_LABEL_CHARS:
+        raise ValueError(f"its labels have more than {MAX_LABEL_CHARS} characters")
     return ResourceKey(type_.kind, mesh, name), labels
 
 

@@ -23,6 +23,12 @@ from meshd.store.store import Create, Delete, Edit, Update
 MAX_REASON = 500
 """A reason goes into logs, answers and a NACK; a peer must not make it long."""
 
+MAX_SPEC_BYTES = 256 * 1024
+"""Of one resource that a zone sends: a Dataplane has a few KiB, a Kubernetes object never above 1.5 MiB."""
+MAX_LIST_BYTES = 1024 * 1024
+"""Of the kinds that grow with a zone: an ingress lists 28,000 services in so much."""
+LIST_KINDS = surgery.SUBSCRIBED_KINDS | {"ZoneIngress"}
+
 
 class Stored(Protocol):
     """What a merge reads of a store."""
@@ -134,6 +140,7 @@ def on_global(batch: Batch, stored: Stored, zone: str) -> Merged:
     def receive(one: Arrived, existing: Resource | None) -> Resource:
         if existing is not None and existing.labels.get(label.ZONE) != zone:
             raise ValueError(f"it belongs to {belongs_to(existing)}")
+        check_size(one)
         labels = {**at_home(one.labels), label.ZONE: zone, label.ORIGIN: label.ORIGIN_ZONE}
         expected = hashed_name(one.key.mesh, labels.get(label.DISPLAY_NAME) or one.key.name, labels)
         if one.key.name != expected:
@@ -155,6 +162,18 @@ def on_global(batch: Batch, stored: Stored, zone: str) -> Merged:
 
     merged = merge(batch, stored, in_scope, receive)
     return replace(merged, relabelled=tuple(relabelled))
+
+
+def check_size(one: Arrived) -> None:
+    """Refuse what would hold up everybody while it is decoded: 1 MiB of messages takes seconds.
+
+    Raises:
+        ValueError: it is larger than any honest one.
+    """
+    limit = MAX_LIST_BYTES if one.key.kind in LIST_KINDS else MAX_SPEC_BYTES
+    size = len(one.spec) + len(one.status or b"")
+    if size > limit:
+        raise ValueError(f"it has {size} bytes; of a {one.key.kind} at most {limit} are taken from a zone")
 
 
 def mistaken_for(zone: str, namespace: str, stored: Stored) -> str:

@@ -122,6 +122,24 @@ def test_a_zone_cannot_overwrite_or_squat_on_names_of_another() -> None:
     assert "its name is not the one" in ahead.refused[0].reason
 
 
+def test_what_is_larger_than_any_honest_resource_is_refused_undecoded() -> None:
+    up, _ = sent_up(dataplane("dp"))
+    filler = bytes_field(100, b"x" * (256 * 1024))
+    wire = codec.spec_to_wire(REGISTRY["Dataplane"], up.spec) + filler
+    merged = globally(Shelf(), received("Dataplane", encode(REGISTRY["Dataplane"], dataclasses.replace(up, wire=wire))))
+    assert merged.edits == ()
+    assert "of a Dataplane at most 262144 are taken from a zone" in merged.refused[0].reason
+    up, _ = sent_up(ingress("in"))
+    wire = codec.spec_to_wire(REGISTRY["ZoneIngress"], up.spec) + filler
+    entry = encode(REGISTRY["ZoneIngress"], dataclasses.replace(up, wire=wire))
+    assert keys(globally(Shelf(), received("ZoneIngress", entry))) == [("Create", up.key.name)]
+
+
+def test_labels_have_a_limit() -> None:
+    _, entry = sent_up(dataplane("dp"), team="x" * 70_000)
+    assert "more than 65536 characters" in globally(Shelf(), received("Dataplane", entry)).refused[0].reason
+
+
 def test_a_namespace_does_not_make_a_zone_another_one() -> None:
     namespace = {"k8s.kuma.io/namespace": "2"}
     mine, entry = sent_up(dataplane("dp-1"), "east", **namespace)
