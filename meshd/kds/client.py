@@ -134,8 +134,6 @@ class ZoneKds:
         *,
         token: Callable[[], str | None] = lambda: None,
         config: str = '{"mode":"zone","environment":"universal","store":{"type":"memory"}}',
-        debounce_s: float = DEBOUNCE_S,
-        unacknowledged_s: float = UNACKNOWLEDGED_S,
     ) -> None:
         self._here = here
         self._zone = zone
@@ -147,8 +145,6 @@ class ZoneKds:
         self._token = token
         self._shown: str | None = None
         self._has_lost = False
-        self._debounce_s = debounce_s
-        self._unacknowledged_s = unacknowledged_s
         registry = here.registry
         across = {t.kind for t in registry.flowing(Flow.ACROSS_ZONES)}
         self._wanted = sorted({t.kind for t in registry.flowing(Flow.GLOBAL_TO_ZONE)} | across)
@@ -177,7 +173,7 @@ class ZoneKds:
                 nursery.start_soon(self._link)
                 task_status.started()
                 while True:
-                    changed = await refresh(self._outbox, await settled(feed, self._debounce_s), self._store)
+                    changed = await refresh(self._outbox, await settled(feed, DEBOUNCE_S), self._store)
                     self._note_unsendable()
                     if self._sending is not None:
                         for kind, names in changed.items():
@@ -243,7 +239,7 @@ class ZoneKds:
                 self._node,
                 self._wanted,
                 Keeping(self._zone, self._here, merge.on_zone, self.quarantine, self._metrics),
-                limit_s=self._unacknowledged_s,
+                limit_s=UNACKNOWLEDGED_S,
                 on_progress=self._up,
             )
             await receiving.run()
@@ -255,7 +251,7 @@ class ZoneKds:
                 self._outbox,
                 self._outbox.kinds,
                 control_plane=self._zone,
-                limit_s=self._unacknowledged_s,
+                limit_s=UNACKNOWLEDGED_S,
                 metrics=self._metrics,
                 on_answer=self._answered,
             )

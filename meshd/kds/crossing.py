@@ -3,7 +3,7 @@
 Source: Kuma ``pkg/kds/context/context.go`` (behaviour); reference/kds.md 5.3 to 5.6.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from meshd.ca import rsa_pem
@@ -56,9 +56,7 @@ def at_home(labels: Mapping[str, str]) -> Mapping[str, str]:
     return {key: value for key, value in labels.items() if key not in HOME_LABELS}
 
 
-def to_global(
-    type_: ResourceType, resource: Resource, zone: str, skip_prefixes: Collection[str] = ()
-) -> Resource | None:
+def to_global(type_: ResourceType, resource: Resource, zone: str) -> Resource | None:
     """The resource as zone ``zone`` sends it to the global; None if it is not the zone's to send.
 
     Raises:
@@ -68,7 +66,6 @@ def to_global(
         return None
     labels = {**at_home(resource.labels), label.ORIGIN: label.ORIGIN_ZONE, label.ZONE: zone}
     labels.pop(label.DELETION_GRACE, None)
-    labels = without_prefixes(labels, skip_prefixes)
     wire = resource.wire
     if resource.key.kind in surgery.SUBSCRIBED_KINDS:
         encoded = wire if wire is not None else codec.spec_to_wire(type_, resource.spec)
@@ -76,7 +73,7 @@ def to_global(
     return hashed(replace(resource, labels=labels, wire=wire))
 
 
-def to_zone(type_: ResourceType, resource: Resource, skip_prefixes: Collection[str] = ()) -> Resource | None:
+def to_zone(type_: ResourceType, resource: Resource) -> Resource | None:
     """The resource as the global sends it to every zone that ``admits`` lets see it; None if no zone may.
 
     Raises:
@@ -87,7 +84,7 @@ def to_zone(type_: ResourceType, resource: Resource, skip_prefixes: Collection[s
     local = is_local(resource, label.ORIGIN_GLOBAL)
     if (Flow.GLOBAL_TO_ZONE if local else Flow.ACROSS_ZONES) not in type_.flow:
         return None
-    labels = without_prefixes({**at_home(resource.labels), label.ORIGIN: label.ORIGIN_GLOBAL}, skip_prefixes)
+    labels = {**at_home(resource.labels), label.ORIGIN: label.ORIGIN_GLOBAL}
     sent = replace(resource, labels=labels, status=None)
     if resource.key.kind == "GlobalSecret" and resource.key.name.startswith(ZONE_SIGNING_KEY):
         sent = public_half(sent)
@@ -125,11 +122,6 @@ def renamed(resource: Resource, name: str) -> Resource:
     """The resource under another name; its display name stays."""
     labels = {**resource.labels, label.DISPLAY_NAME: resource.display_name}
     return replace(resource, key=replace(resource.key, name=name), labels=labels)
-
-
-def without_prefixes(labels: Mapping[str, str], prefixes: Collection[str]) -> dict[str, str]:
-    """The labels whose key starts with none of the prefixes."""
-    return {key: value for key, value in labels.items() if not any(key.startswith(p) for p in prefixes)}
 
 
 @dataclass(frozen=True, slots=True)

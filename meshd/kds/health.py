@@ -127,7 +127,8 @@ def compatible(ours: str, theirs: str) -> bool:
 
 def overdue(waiting: Mapping[str, Waiting], now: float, limit_s: float = UNACKNOWLEDGED_S) -> str:
     """The kind whose oldest unanswered response is over the limit, empty if there is none."""
-    late = [(w.since, kind) for kind, w in waiting.items() if now - w.since >= limit_s]
+    # As who waits for it computes it: a sum and a difference of floats differ, and the wait would be over too early.
+    late = [(w.since, kind) for kind, w in waiting.items() if now >= w.since + limit_s]
     return min(late)[1] if late else ""
 
 

@@ -113,8 +113,6 @@ class GlobalKds:
         here: ControlPlane,
         *,
         unauthenticated_zones: Sequence[AdmittedZone] = (),
-        debounce_s: float = DEBOUNCE_S,
-        unacknowledged_s: float = health.UNACKNOWLEDGED_S,
     ) -> None:
         self._here = here
         self._store = here.store
@@ -123,8 +121,6 @@ class GlobalKds:
         self._metrics = Metrics(here.metrics, "global")
         self._instance_id = here.instance_id
         self._admitted = tuple(unauthenticated_zones)
-        self._debounce_s = debounce_s
-        self._unacknowledged_s = unacknowledged_s
         across = {t.kind for t in registry.flowing(Flow.ACROSS_ZONES)}
         sent = {t.kind for t in registry.flowing(Flow.GLOBAL_TO_ZONE)} | across
         self._received = tuple(t.kind for t in registry.flowing(Flow.ZONE_TO_GLOBAL))
@@ -160,7 +156,7 @@ class GlobalKds:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._book.keep)
                     while True:
-                        await self._spread(await settled(feed, self._debounce_s))
+                        await self._spread(await settled(feed, DEBOUNCE_S))
             finally:
                 self._ready = trio.Event()
                 for link in list(self._links.values()):
@@ -215,7 +211,7 @@ class GlobalKds:
             resources,
             self._outbox.kinds,
             control_plane=CONTROL_PLANE,
-            limit_s=self._unacknowledged_s,
+            limit_s=health.UNACKNOWLEDGED_S,
             metrics=self._metrics,
             on_answer=lambda kind, error: self._answered(caller.zone, kind, error),
         )
@@ -259,7 +255,7 @@ class GlobalKds:
             self._node(caller.zone),
             self._received,
             keeping,
-            limit_s=self._unacknowledged_s,
+            limit_s=health.UNACKNOWLEDGED_S,
             on_progress=lambda _: None,
         )
         await link.within(stream, receiving.run)

@@ -124,3 +124,13 @@ async def test_what_the_store_cannot_read_is_shown_until_it_is_written_again(aut
         await it.put("global", mesh())
         await it.settle()
         assert it.global_kds.quarantine.items.value == ()
+
+
+async def test_a_limit_that_floats_cannot_say_exactly_is_reached(autojump_clock) -> None:
+    since = 120.79650577834225
+    assert (since + 10.0) - since < 10.0
+    await trio.sleep_until(since)
+    with trio.move_on_after(60):
+        with pytest.raises(UnavailableError, match="Mesh"):
+            await watch_overdue(lambda: {"Mesh": Waiting("1", since)}, trio.Event, 10.0)
+    assert trio.current_time() == since + 10.0
