@@ -31,7 +31,7 @@ class Section(Generic[T]):
         self._key = key
         self._changed: set[str] | None = None
         """What was replaced by a value of the same key since the mapping was made; None: more than that."""
-        self._published: Mapping[str, T] = MappingProxyType({})
+        self._published: MappingProxyType[str, T] = MappingProxyType({})
 
     def set(self, name: str, value: T | None) -> T | None:
         """Replace or, with None, remove a value; returns the one before."""
@@ -53,7 +53,7 @@ class Section(Generic[T]):
             self._published = MappingProxyType({self._key(value): value for value in self.items.values()})
         elif self._changed:
             replaced = {self._key(value): value for value in map(self.items.__getitem__, self._changed)}
-            self._published = MappingProxyType(dict(self._published) | replaced)
+            self._published = MappingProxyType(self._published | replaced)  # dict(proxy) goes key by key
         self._changed = set()
         return self._published
 

@@ -62,8 +62,12 @@ def test_open_files_are_raised_to_the_hard_limit(caplog):
 
 
 def test_what_has_started_is_not_collected_again():
+    before = gc.get_threshold()
     try:
         settle_memory()
         assert gc.get_freeze_count() > 1000
+        assert gc.get_threshold()[:2] == before[:2]
+        assert gc.get_threshold()[2] > 1000
     finally:
         gc.unfreeze()
+        gc.set_threshold(*before)
