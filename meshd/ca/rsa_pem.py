@@ -14,9 +14,9 @@ UNREADABLE = "is not an unencrypted RSA key in PEM"
 TOO_WEAK = f"is not an RSA key of {MIN_BITS} bits or more"
 
 
-def new_private_key(bits: int = MIN_BITS) -> bytes:
+def new_private_key() -> bytes:
     """A new signing key in PEM. Takes about 40 ms: call it in a worker thread."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=bits)
+    key = rsa.generate_private_key(public_exponent=65537, key_size=MIN_BITS)
     return key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, serialization.NoEncryption()
     )

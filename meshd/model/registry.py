@@ -10,7 +10,7 @@ class Registry:
 
     def __init__(self, types: Iterable[ResourceType]) -> None:
         self._by_kind: dict[str, ResourceType] = {}
-        self._by_path: dict[str, ResourceType] = {}
+        by_path: dict[str, ResourceType] = {}
         problems: list[str] = []
         shorts: dict[str, str] = {}
         for type_ in sorted(types, key=lambda t: t.kind):
@@ -18,10 +18,10 @@ class Registry:
                 problems.append(f"kind {type_.kind} is declared twice")
             self._by_kind[type_.kind] = type_
             for path in (type_.path, *type_.aliases):
-                if path and path in self._by_path:
-                    problems.append(f"path {path} is claimed by {self._by_path[path].kind} and {type_.kind}")
+                if path and path in by_path:
+                    problems.append(f"path {path} is claimed by {by_path[path].kind} and {type_.kind}")
                 if path:
-                    self._by_path[path] = type_
+                    by_path[path] = type_
             if type_.short and type_.short in shorts:
                 problems.append(f"short name {type_.short} is claimed by {shorts[type_.short]} and {type_.kind}")
             shorts[type_.short] = type_.kind
@@ -41,10 +41,6 @@ class Registry:
     def get(self, kind: str) -> ResourceType | None:
         """The type of that kind, or None."""
         return self._by_kind.get(kind)
-
-    def by_path(self, path: str) -> ResourceType | None:
-        """The type served under a REST plural (or an alias of it), or None."""
-        return self._by_path.get(path)
 
     def flowing(self, flow: Flow) -> tuple[ResourceType, ...]:
         """Every type that has all the bits of ``flow``."""

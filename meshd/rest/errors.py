@@ -20,7 +20,6 @@ from meshd.model.errors import (
 GET = "Could not retrieve a resource"
 LIST = "Could not retrieve resources"
 CREATE = "Could not create a resource"
-UPDATE = "Could not update a resource"
 PROCESS = "Could not process a resource"
 DELETE = "Could not delete a resource"
 MESH = "Failed to retrieve Mesh"

@@ -9,7 +9,7 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from meshd.model.errors import MeshdError, UnavailableError
-from meshd.rpc.headers import Metadata, request_headers, status_of_answer, user_metadata
+from meshd.rpc.headers import Metadata, request_headers, status_of_answer
 from meshd.rpc.http2 import Connection
 from meshd.rpc.limits import CLIENT_LIMITS, Limits
 from meshd.rpc.metrics import RpcMetrics
@@ -25,8 +25,6 @@ class ClientStream(Stream):
     def __init__(self, connection: Connection, path: str) -> None:
         super().__init__(connection, 0)
         self.path = path
-        self.answer_metadata: Metadata = ()
-        """The server's metadata; empty until its first message or its end has come."""
         self.outcome: RpcError | None = None
         """The status that the server ended the call with (possibly OK); None while it runs."""
 
@@ -52,8 +50,6 @@ class ClientStream(Stream):
         """Headers open the answer; those with a status, or those of no gRPC server, end it."""
         fields = dict(headers)
         opening = ":status" in fields
-        if opening:
-            self.answer_metadata = user_metadata(headers)
         if opening and "grpc-status" not in fields and _is_grpc(fields):
             try:
                 self.accept_encoding(fields)

@@ -13,6 +13,7 @@ log = logging.getLogger(__name__)
 CAPACITY_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 """accept(2) fails so when the process or the machine is out of something; it passes, the listener stays."""
 CAPACITY_PAUSE_S = 0.1
+BACKLOG = 1024
 WEATHER = (trio.BrokenResourceError, trio.ClosedResourceError, OSError, trio.TooSlowError)
 """What a peer or the network can do to a connection; no news for an operator."""
 
@@ -21,7 +22,7 @@ class ListenError(MeshdError):
     """A configured address cannot be listened on; the message names the setting and the address."""
 
 
-async def open_listeners(host: str, port: int, setting: str, *, backlog: int = 1024) -> list[trio.SocketListener]:
+async def open_listeners(host: str, port: int, setting: str) -> list[trio.SocketListener]:
     """Listen on ``host:port``; ``setting`` is the configuration key to name when that fails.
 
     The caller owns the listeners. ``port`` 0 lets the kernel choose.
@@ -30,7 +31,7 @@ async def open_listeners(host: str, port: int, setting: str, *, backlog: int = 1
         ListenError: in use, not an address of this host, or not permitted.
     """
     try:
-        return await trio.open_tcp_listeners(port, host=host, backlog=backlog)
+        return await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
     except OSError as error:
         raise ListenError(why_not(error, f"{host}:{port}", setting)) from error
 

@@ -67,11 +67,6 @@ def test_what_a_zone_does_not_send(labels: dict[str, str]) -> None:
     assert to_global(REGISTRY["Dataplane"], resource(dataplane("dp-1"), **labels), "zone-1") is None
 
 
-def test_label_prefixes_can_be_left_behind() -> None:
-    made = dataclasses.replace(resource(dataplane("dp")), labels={"skip.me/a": "1", "keep": "2"})
-    assert "skip.me/a" not in to_global(REGISTRY["Dataplane"], made, "z", ("skip.",)).labels
-
-
 def test_a_mesh_keeps_its_name_on_its_way_down() -> None:
     sent = cross(resource(mesh()))
     assert (sent.key.name, dict(sent.labels)) == ("default", {"kuma.io/origin": "global"})

@@ -9,12 +9,10 @@ from meshd.model.resource_type import Flow
 MESH, ZONE = KINDS[0], KINDS[1]
 
 
-def test_finds_by_kind_path_and_alias():
+def test_finds_by_kind():
     registry = Registry(KINDS)
     assert registry["Mesh"] is MESH
-    assert registry.by_path("zone-ingresses") is registry.by_path("zoneingresses") is registry["ZoneIngress"]
     assert registry.get("Nothing") is None
-    assert registry.by_path("") is None
     assert [t.kind for t in registry] == sorted(t.kind for t in KINDS)
 
 
@@ -23,6 +21,7 @@ def test_finds_by_kind_path_and_alias():
     [
         ([MESH, MESH], "kind Mesh is declared twice"),
         ([MESH, replace(ZONE, path="meshes")], "path meshes is claimed by Mesh and Zone"),
+        ([MESH, replace(ZONE, aliases=("meshes",))], "path meshes is claimed by Mesh and Zone"),
         ([MESH, replace(ZONE, short="m")], "short name m is claimed by Mesh and Zone"),
         ([replace(MESH, flow=Flow.ACROSS_ZONES)], "Mesh travels across zones but not from a zone to the global"),
         ([replace(MESH, flow=Flow.ZONE_TO_GLOBAL)], "Mesh is sent by zones but zones may not own any"),

@@ -7,4 +7,4 @@ def test_every_policy_is_found_and_fits_a_registry():
     assert [(p.type.kind, p.type.path, p.type.short, p.order) for p in policies] == [
         ("MeshTrafficPermission", "meshtrafficpermissions", "mtp", 1100)
     ]
-    assert Registry(p.type for p in policies).by_path("meshtrafficpermissions") is policies[0].type
+    assert list(Registry(p.type for p in policies)) == [policies[0].type]
