@@ -1,6 +1,5 @@
 """The gRPC server: listeners, TLS, connections, and a task for every call."""
 
-import errno
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -14,6 +13,7 @@ from meshd.rpc.limits import DEFAULT_LIMITS, Limits
 from meshd.rpc.metrics import RpcMetrics
 from meshd.rpc.status import RpcError, Status, as_rpc_error
 from meshd.rpc.stream import Stream
+from meshd.runtime.listen import accept
 
 log = logging.getLogger(__name__)
 
@@ -22,10 +22,6 @@ Handler = Callable[["ServerStream"], Awaitable[None]]
 
 It is cancelled when the peer resets the call, the connection ends or the caller's deadline passes.
 """
-ACCEPT_PAUSE_S = 0.1
-"""After accept(2) failed for lack of descriptors or memory."""
-CAPACITY_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
-PASSING_ERRNOS = frozenset({errno.ECONNABORTED, errno.EPROTO})
 NO_ERROR = 0
 
 
@@ -267,16 +263,7 @@ class GrpcServer:
     async def _accept(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
         async with listener:
             while True:
-                try:
-                    stream = await listener.accept()
-                except OSError as error:
-                    if error.errno in PASSING_ERRNOS:
-                        continue
-                    if error.errno not in CAPACITY_ERRNOS:
-                        raise
-                    log.warning("endpoint=%s: out of capacity while accepting: %s", self.name, error)
-                    await trio.sleep(ACCEPT_PAUSE_S)
-                    continue
+                stream = await accept(listener, self.name)
                 self.metrics.accepted.labels(self.name).inc()
                 if self._open >= self.limits.max_connections:
                     self.metrics.refused.labels(self.name, "limit").inc()

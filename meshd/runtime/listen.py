@@ -13,6 +13,8 @@ log = logging.getLogger(__name__)
 CAPACITY_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 """accept(2) fails so when the process or the machine is out of something; it passes, the listener stays."""
 CAPACITY_PAUSE_S = 0.1
+PASSING_ERRNOS = frozenset({errno.ECONNABORTED, errno.EPROTO})
+"""accept(2) fails so for a connection that is gone before it was accepted."""
 BACKLOG = 1024
 WEATHER = (trio.BrokenResourceError, trio.ClosedResourceError, OSError, trio.TooSlowError)
 """What a peer or the network can do to a connection; no news for an operator."""
@@ -50,6 +52,19 @@ def why_not(error: OSError, address: str, setting: str) -> str:
     return f"{setting}: {address} {reason}"
 
 
+async def accept(listener: trio.SocketListener, name: str) -> trio.SocketStream:
+    """The next connection, however long there is none or no capacity for one; ``name`` says in the log who waits."""
+    while True:
+        try:
+            return await listener.accept()
+        except OSError as error:
+            if error.errno in CAPACITY_ERRNOS:
+                log.warning("%s: out of capacity while accepting: %s", name, error)
+                await trio.sleep(CAPACITY_PAUSE_S)
+            elif error.errno not in PASSING_ERRNOS:
+                raise
+
+
 async def accept_loop(
     listener: trio.SocketListener,
     handler: Callable[[trio.SocketStream], Awaitable[None]],
@@ -80,16 +95,7 @@ async def accept_loop(
             open_now -= 1
 
     while True:
-        try:
-            stream = await listener.accept()
-        except OSError as error:
-            if error.errno in CAPACITY_ERRNOS:
-                log.warning("%s: out of capacity while accepting: %s", name, error)
-                await trio.sleep(CAPACITY_PAUSE_S)
-                continue
-            if error.errno in (errno.ECONNABORTED, errno.EPROTO):
-                continue
-            raise
+        stream = await accept(listener, name)
         if open_now >= limit:
             on_event("refused")
             stream.socket.close()
