@@ -43,8 +43,8 @@ from meshd.kinds.secret import Secret
 from meshd.l4.client import Resolver as HostNames
 from meshd.l4.metrics import Metrics as EngineMetrics
 from meshd.l4.render import Settings as EngineSettings
-from meshd.l4.server import Limits as EngineLimits
 from meshd.l4.service import Engine
+from meshd.l4.session import Limits as EngineLimits
 from meshd.l4.table import PermitFor
 from meshd.model.errors import MeshdError
 from meshd.model.registry import Registry

@@ -3,8 +3,10 @@
     MeshViews + proxy resource + permits --render--> RouteTable --service--> listeners (server)
                                                                                | accept
     client_hello  SNI and ALPN of a ClientHello, however it is split           v
-    choose        which endpoint next; ejection and recovery      dial (client) -> relay both ways
-    tls           TLS over memory buffers, with half-close
+    choose        which endpoint next; ejection and recovery               session: may it come in, and where to
+    tls           TLS over memory buffers, with half-close                     |
+                                                  upstream, client: dial --> relay both ways
 
-``table`` is the vocabulary. ``server``, ``client`` and ``service`` do I/O; the rest are functions of their arguments.
+``table`` is the vocabulary. ``server``, ``session``, ``upstream``, ``client``, ``relay`` and ``service`` do I/O; the rest are
+functions of their arguments.
 """

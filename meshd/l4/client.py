@@ -1,206 +1,31 @@
-"""The two kinds of ends that a connection has, and opening the upstream one."""
+"""Opening the upstream end of a connection: names, TCP, TLS, and which endpoint works."""
 
 import contextlib
 import errno
 import socket
 import ssl
-import struct
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Address, ip_address
-from typing import Any, Protocol
+from typing import Any
 
 import trio
 
 from meshd.l4.choose import Balancer, Pick
+from meshd.l4.relay import Buffers, Leg, PlainLeg, TlsLeg, send_all, tune
 from meshd.l4.table import Cluster, Path
 from meshd.l4.tls import Tls, TlsError, TruncatedError
 from meshd.model.errors import UnavailableError
+from meshd.runtime.listen import CAPACITY_ERRNOS
 from meshd.topology.view import Endpoint
 
 RESOLVED_FOR_S = 30.0
 """getaddrinfo gives no TTL; this is what we answer for ``.mesh`` names too."""
-
-BUFFER_BYTES = 256 * 1024
-"""What one turn of the relay moves at most. Fits the L2 cache; more did not measure faster."""
-
-SMALL_BYTES = 16 * 1024
 
 OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 """What connecting fails with when this host has run out of something: no endpoint is to blame."""
 
 Ask = Callable[[str], Awaitable[Sequence[str]]]
 """Gives the IP addresses of a name as the world knows it, none if there are none."""
-
-RESET = struct.pack("ii", 1, 0)
-"""``struct linger``: on, for no time."""
-
-
-class Buffers:
-    """Room for one chunk, shared by all connections of an engine: nobody awaits between filling and using it."""
-
-    __slots__ = ("cipher", "plain")
-
-    def __init__(self) -> None:
-        self.plain = memoryview(bytearray(BUFFER_BYTES))
-        self.cipher = memoryview(bytearray(BUFFER_BYTES))
-
-
-class Leg(Protocol):
-    """One end of a connection.
-
-    ``receive_into`` does not let anybody else run between filling the view and returning; ``send`` has copied what
-    it could not send before it lets anybody run. So all connections share one buffer, and an idle one holds none.
-    """
-
-    socket: socket.socket
-
-    async def receive_into(self, view: memoryview) -> int:
-        """Wait for bytes; 0 is the clean end of the peer's direction."""
-
-    async def send(self, view: memoryview) -> None:
-        """Send all of ``view``; waits while the peer does not read."""
-
-    async def send_eof(self) -> None:
-        """End our direction only."""
-
-
-async def send_all(sock: socket.socket, data: bytes | memoryview) -> None:
-    """Send all of ``data``; a view of a shared buffer may change as soon as this waits, so its rest is copied."""
-    sent = send_some(sock, data)
-    if sent == len(data):
-        return
-    rest = memoryview(data)[sent:] if isinstance(data, bytes) else memoryview(bytes(data[sent:]))
-    while rest:
-        await trio.lowlevel.wait_writable(sock)
-        rest = rest[send_some(sock, rest) :]
-
-
-def send_some(sock: socket.socket, data: bytes | memoryview) -> int:
-    """How many bytes the kernel takes now."""
-    try:
-        return sock.send(data)
-    except BlockingIOError:
-        return 0
-
-
-async def receive_some(sock: socket.socket, view: memoryview) -> int:
-    """Wait for bytes and put them into ``view``; 0 at the end."""
-    while True:
-        try:
-            return sock.recv_into(view)
-        except BlockingIOError:
-            await trio.lowlevel.wait_readable(sock)
-
-
-class PlainLeg:
-    """A TCP end without TLS. ``initial`` are bytes that were read from it already."""
-
-    __slots__ = ("_initial", "socket")
-
-    def __init__(self, sock: socket.socket, initial: bytes = b"") -> None:
-        self.socket = sock
-        self._initial = initial
-
-    async def receive_into(self, view: memoryview) -> int:
-        """See ``Leg``."""
-        if self._initial:
-            count = min(len(self._initial), len(view))
-            view[:count] = self._initial[:count]
-            self._initial = self._initial[count:]
-            return count
-        return await receive_some(self.socket, view)
-
-    async def send(self, view: memoryview) -> None:
-        """See ``Leg``."""
-        await send_all(self.socket, view)
-
-    async def send_eof(self) -> None:
-        """See ``Leg``."""
-        self.socket.shutdown(socket.SHUT_WR)
-
-
-class TlsLeg:
-    """A TCP end that speaks TLS.
-
-    ``lenient``: an end without close_notify counts as clean, for servers outside the mesh, many of which do so.
-    """
-
-    __slots__ = ("_buffers", "_lenient", "_sending", "socket", "tls")
-
-    def __init__(self, sock: socket.socket, tls: Tls, buffers: Buffers, *, lenient: bool = False) -> None:
-        self.socket = sock
-        self.tls = tls
-        self._buffers = buffers
-        self._lenient = lenient
-        self._sending = trio.Lock()
-
-    async def handshake(self) -> None:
-        """Complete the handshake, the peer's certificate verified up to its CA; who it is, is the caller's to check.
-
-        Raises:
-            TlsError: it failed or the peer went away.
-            OSError: the connection failed.
-        """
-        try:
-            while not self.tls.handshake():
-                await self._flush()
-                await self._read_more(SMALL_BYTES)
-        except TlsError:
-            # The alert tells the peer why. It fits the socket buffer or is not worth waiting for.
-            if alert := self.tls.take():
-                send_some(self.socket, alert)
-            raise
-        await self._flush()
-
-    async def receive_into(self, view: memoryview) -> int:
-        """See ``Leg``.
-
-        Raises:
-            TlsError: broken, or ended without close_notify.
-        """
-        while True:
-            # The answer to a key update; never between reading and returning. A sender that holds the lock takes it
-            # along, and waiting for it would be waiting for the peer to read before we do.
-            if self.tls.has_output() and not self._sending.locked():
-                await self._flush()
-            try:
-                count = self.tls.read_into(view)
-            except TruncatedError:
-                if self._lenient:
-                    return 0
-                raise
-            if count is not None:
-                return count
-            await self._read_more(BUFFER_BYTES)
-
-    async def send(self, view: memoryview) -> None:
-        """See ``Leg``."""
-        self.tls.write(view)
-        await self._flush()
-
-    async def send_eof(self) -> None:
-        """See ``Leg``. The TCP direction stays open: our side may have to answer a key update."""
-        self.tls.close_write()
-        await self._flush()
-
-    async def _read_more(self, limit: int) -> None:
-        cipher = self._buffers.cipher[:limit]
-        if count := await receive_some(self.socket, cipher):
-            self.tls.feed(cipher[:count])
-        else:
-            self.tls.feed_eof()
-
-    async def _flush(self) -> None:
-        # Both directions produce records, and records must leave in order.
-        try:
-            self._sending.acquire_nowait()
-        except trio.WouldBlock:
-            await self._sending.acquire()
-        try:
-            while data := self.tls.take():
-                await send_all(self.socket, data)
-        finally:
-            self._sending.release()
 
 
 class Resolver:
@@ -292,21 +117,6 @@ async def connect(address: str, port: int) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-def tune(sock: socket.socket) -> None:
-    """Non-blocking, no delay for small writes, and the kernel looks after peers that vanished."""
-    sock.setblocking(False)
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-
-
-def abort(sock: socket.socket) -> None:
-    """Close with a reset, so that the peer does not take what it got for all there was."""
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-    finally:
-        sock.close()
 
 
 async def first_that_works(
@@ -447,3 +257,51 @@ class Dialer:
             sock.close()
             raise ConnectionResetError("closed after the ClientHello")
         return PlainLeg(sock)
+
+
+class Applications:
+    """Connects inbounds to their applications, and knows which of these refuse connections."""
+
+    def __init__(self, dialer: Dialer, connect_s: float) -> None:
+        self._dialer = dialer
+        self._connect_s = connect_s
+        self._dead: set[tuple[str, int]] = set()
+        self._one_died = trio.Event()
+
+    def is_dead(self, application: tuple[str, int]) -> bool:
+        """Whether it refused a connection and has taken none since."""
+        return application in self._dead
+
+    def keep(self, known: Iterable[tuple[str, int]]) -> None:
+        """Drop what is known of all others."""
+        self._dead.intersection_update(known)
+
+    async def connect(self, application: tuple[str, int]) -> socket.socket:
+        """A connection to it.
+
+        Raises:
+            UnavailableError: it takes none, or not in time.
+        """
+        host, port = application
+        try:
+            return await self._dialer.tcp(host, port, self._connect_s)
+        except (OSError, trio.TooSlowError) as error:
+            if not isinstance(error, OSError) or error.errno not in CAPACITY_ERRNOS:
+                self._dead.add(application)
+                self._one_died.set()
+            raise UnavailableError(f"application {host}:{port}: {error}") from error
+
+    async def watch(self) -> None:
+        """Look every second whether applications that refused connections take them again; sleeps while all do."""
+        while True:
+            await self._one_died.wait()
+            await trio.sleep(1.0)
+            for application in sorted(self._dead):
+                try:
+                    sock = await self._dialer.tcp(*application, 1.0)
+                except (OSError, trio.TooSlowError):
+                    continue
+                sock.close()
+                self._dead.discard(application)
+            if not self._dead:
+                self._one_died = trio.Event()

@@ -1,9 +1,18 @@
 """What the engine counts. One ``Metrics`` per registry, shared by all engines of a control plane."""
 
+import contextlib
+from collections.abc import Set as AbstractSet
+from typing import TypeVar, cast
+
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 UPSTREAM = ("proxy", "mesh", "service", "upstream", "zone")
 """The labels that name an upstream."""
+
+SERIES_KEPT = 512
+"""So many series are not worth looking whether their listeners and upstreams are still there."""
+
+MetricT = TypeVar("MetricT", Counter, Gauge)
 
 
 class Metrics:
@@ -52,3 +61,46 @@ class Metrics:
         self.of_upstreams: frozenset[Counter | Gauge] = frozenset(
             {self.attempts, self.upstream_open, self.upstream_received, self.upstream_sent}
         )
+
+
+class Series:
+    """The series of one proxy, so that those of what is gone can go too."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._kept = SERIES_KEPT
+        self._children: dict[tuple[Counter | Gauge, tuple[str, ...]], Counter | Gauge] = {}
+
+    def child(self, metric: MetricT, *labels: str) -> MetricT:
+        """``metric.labels(*labels)``, remembered: asking the library costs more than counting."""
+        key = (metric, labels)
+        child = self._children.get(key)
+        if child is None:
+            child = self._children[key] = metric.labels(*labels)
+        return cast("MetricT", child)
+
+    @property
+    def are_many(self) -> bool:
+        """Whether there are twice as many as were left the last time."""
+        return len(self._children) > 2 * self._kept
+
+    def keep(self, listeners: AbstractSet[str], upstreams: AbstractSet[tuple[str, ...]]) -> None:
+        """Drop those of all other listeners and upstreams."""
+        for metric, labels in list(self._children):
+            if metric in self._metrics.of_upstreams:
+                is_gone = labels[: len(UPSTREAM)] not in upstreams
+            else:
+                is_gone = metric is not self._metrics.listeners and labels[1] not in listeners
+            if is_gone:
+                self._remove(metric, labels)
+        self._kept = max(SERIES_KEPT, len(self._children))
+
+    def forget_all(self) -> None:
+        """Drop every one."""
+        for metric, labels in list(self._children):
+            self._remove(metric, labels)
+
+    def _remove(self, metric: Counter | Gauge, labels: tuple[str, ...]) -> None:
+        del self._children[metric, labels]
+        with contextlib.suppress(KeyError):  # a proxy of this name in another mesh shares it
+            metric.remove(*labels)

@@ -11,7 +11,8 @@ from meshd.l4.choose import MAX_OFFSET_STEPS, Balancer
 from meshd.l4.client import Resolver
 from meshd.l4.metrics import Metrics
 from meshd.l4.render import Settings, fixed_listeners
-from meshd.l4.server import Limits, Server, listen
+from meshd.l4.server import Server, listen
+from meshd.l4.session import Limits
 from meshd.l4.table import EMPTY, IdentityKey, PermitFor, RouteTable
 from meshd.l4.update import NOTHING, updating
 from meshd.model.resource import Resource

@@ -19,8 +19,8 @@ from meshd.kinds.zone_egress import ZoneEgress
 from meshd.kinds.zone_ingress import ZoneIngress
 from meshd.l4.metrics import Metrics
 from meshd.l4.render import Settings
-from meshd.l4.server import Limits
 from meshd.l4.service import Engine
+from meshd.l4.session import Limits
 from meshd.l4.table import Permit, Timeouts, Verdict
 from meshd.model.resource import Resource, ResourceKey
 from meshd.runtime.latest import Latest

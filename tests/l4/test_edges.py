@@ -8,10 +8,11 @@ import pytest
 import trio
 from trio.testing import wait_all_tasks_blocked
 
-from meshd.l4 import client, server
-from meshd.l4.client import Buffers, Dialer, Resolver, look_up
+from meshd.l4 import client, session
+from meshd.l4.client import Dialer, Resolver, look_up
+from meshd.l4.relay import Buffers
 from meshd.l4.render import Settings
-from meshd.l4.server import Limits, is_here
+from meshd.l4.session import Limits, is_here
 from meshd.l4.tls import mesh_context
 from tests.l4 import pki
 from tests.l4.lab import (
@@ -155,7 +156,7 @@ async def test_vips_serve_this_host_only(monkeypatch):
         running(dataplane("host", gateway="host"), target, settings=Settings(owns_vips=True)) as out,
     ):
         assert await talk(port, address="127.9.0.1") == b"in"
-        monkeypatch.setattr(server, "is_here", lambda address: address != LOCAL)
+        monkeypatch.setattr(session, "is_here", lambda address: address != LOCAL)
         assert await is_cut(talk(port, address="127.9.0.1"))
         assert out.count("connections_total", outcome="denied") == 1
 

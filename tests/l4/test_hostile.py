@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from meshd.l4.server import Limits
+from meshd.l4.session import Limits
 from meshd.l4.table import service_sni
 from meshd.l4.tls import Tls, mesh_context
 from meshd.topology.view import Reach

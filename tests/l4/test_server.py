@@ -9,9 +9,9 @@ import pytest
 import trio
 import trio.testing
 
-from meshd.l4 import server
+from meshd.l4 import metrics
 from meshd.l4.render import Settings
-from meshd.l4.server import Limits
+from meshd.l4.session import Limits
 from meshd.l4.table import service_sni
 from meshd.l4.tls import mesh_context
 from meshd.runtime.listen import ListenError
@@ -678,7 +678,7 @@ async def test_series_of_what_is_gone_go_too_but_not_while_a_connection_is_left(
 
 
 async def test_endpoints_that_come_and_go_do_not_add_up(monkeypatch):
-    monkeypatch.setattr(server, "SERIES_KEPT", 4)
+    monkeypatch.setattr(metrics, "SERIES_KEPT", 4)
     port = free_port()
     here = dataplane("shop", outbound=[(port, "web")])
     async with running(here, view(mode=None)) as host:
