@@ -10,6 +10,8 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from meshd.model import labels as label
+
 TIME = "creationTime"
 WIDE = 10_000
 
@@ -85,7 +87,7 @@ def services(item: Mapping[str, Any]) -> str:
     """The services of a Dataplane."""
     networking = (item.get("dataplane") or item).get("networking") or {}
     tagged = [networking.get("gateway") or {}, *(networking.get("inbound") or ())]
-    found = [(part.get("tags") or {}).get("kuma.io/service") for part in tagged]
+    found = [(part.get("tags") or {}).get(label.SERVICE) for part in tagged]
     return ",".join(dict.fromkeys(s for s in found if s))
 
 
@@ -100,7 +102,7 @@ def address(item: Mapping[str, Any]) -> str:
 def zone_of(item: Mapping[str, Any]) -> str:
     """The zone that a resource comes from."""
     proxy = item.get("zoneIngress") or item.get("zoneEgress") or item
-    return str(proxy.get("zone") or (item.get("labels") or {}).get("kuma.io/zone", ""))
+    return str(proxy.get("zone") or (item.get("labels") or {}).get(label.ZONE, ""))
 
 
 def backend(item: Mapping[str, Any]) -> str:

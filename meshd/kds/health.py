@@ -32,10 +32,6 @@ MAX_WORD = 128
 MAX_CONFIG = 64 * 1024
 """Characters of a peer's configuration; a Kuma zone's has about 20,000. What is longer is not kept: ten are stored."""
 
-TOKEN_SHOWN = "meshd.io/zone-token-shown"  # noqa: S105 a label's name
-"""Label of a ZoneInsight whose zone has ever shown a token."""
-OFFLINE_REASON = "meshd.io/offline-reason"
-"""Label of a ZoneInsight: why its zone is offline."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from meshd.kds import crossing, health
 from meshd.kds.keeper import ControlPlane, SendingStream
 from meshd.kds.metrics import Metrics
 from meshd.kinds.zone_insight import KdsSubscription, ZoneInsight
+from meshd.model import labels as label
 from meshd.model.errors import MeshdError, NotFoundError, UnavailableError
 from meshd.model.resource import Resource, ResourceKey
 from meshd.rpc import Connection, RpcError, ServerStream, Status
@@ -150,12 +151,12 @@ class ZoneBook:
 
     def token_was_shown(self, zone: str) -> bool:
         """Whether the zone has ever shown a token."""
-        return self._labels(zone).get(health.TOKEN_SHOWN) == "true"
+        return self._labels(zone).get(label.ZONE_TOKEN_SHOWN) == "true"
 
     async def remember_token(self, zone: str) -> None:
         """From now on the zone may not come without one."""
         if not self.token_was_shown(zone):
-            await self._put(zone, self._insight(zone), {health.TOKEN_SHOWN: "true"})
+            await self._put(zone, self._insight(zone), {label.ZONE_TOKEN_SHOWN: "true"})
 
     def touch(self, zone: str, *, transition: bool = False) -> None:
         """The insight of a zone is to be written, at once if it came or went."""
@@ -190,7 +191,7 @@ class ZoneBook:
             zone = self._stale.pop()
             link = self._newest.get(zone)
             if link is not None:
-                await self._put(zone, self._insight_of(zone, link), {health.OFFLINE_REASON: link.ended})
+                await self._put(zone, self._insight_of(zone, link), {label.OFFLINE_REASON: link.ended})
 
     def _insight_of(self, zone: str, link: Link) -> ZoneInsight:
         counts = link.sending.counts if link.sending is not None else {}
@@ -229,4 +230,4 @@ class ZoneBook:
         for resource in self._store.list("ZoneInsight"):
             if isinstance(resource.spec, ZoneInsight) and resource.spec.is_online:
                 insight = health.with_streams(health.all_closed(resource.spec, at), self._instance_id, None, None)
-                await self._put(resource.key.name, insight, {health.OFFLINE_REASON: "the global was started anew"})
+                await self._put(resource.key.name, insight, {label.OFFLINE_REASON: "the global was started anew"})

@@ -15,9 +15,6 @@ from meshd.model import labels as label
 from meshd.model.resource import Resource
 from meshd.model.resource_type import Flow, ResourceType, Scope
 
-LISTENER_INGRESS = "kuma.io/listener-zoneingress"
-LISTENER_EGRESS = "kuma.io/listener-zoneegress"
-
 
 def on_write(resource: Resource, type_: ResourceType, *, zone: str) -> Resource:
     """``resource`` as it is to be stored by the control plane of ``zone``, or by the global ("").
@@ -50,8 +47,8 @@ def _labels(resource: Resource, type_: ResourceType, zone: str) -> dict[str, str
         labels[label.PROXY_TYPE] = "gateway" if is_builtin else "sidecar"  # a delegated one has a sidecar of ours
         embedded = {listener.type for listener in spec.networking.listeners}
         for name, type_wanted in (
-            (LISTENER_INGRESS, ListenerType.ZONE_INGRESS),
-            (LISTENER_EGRESS, ListenerType.ZONE_EGRESS),
+            (label.LISTENER_INGRESS, ListenerType.ZONE_INGRESS),
+            (label.LISTENER_EGRESS, ListenerType.ZONE_EGRESS),
         ):
             labels.pop(name, None)
             if type_wanted in embedded:

@@ -19,9 +19,15 @@ KDS_SYNC = "kuma.io/kds-sync"
 EFFECT = "kuma.io/effect"
 WORKLOAD = "kuma.io/workload"
 DELETION_GRACE = "kuma.io/deletion-grace-period-started-at"
+LISTENER_INGRESS = "kuma.io/listener-zoneingress"
+LISTENER_EGRESS = "kuma.io/listener-zoneegress"
 
 MANAGED_BY_FILE = "meshd.io/config-file"
 """Set to "true" on a proxy that the configuration file owns: REST may read but not change it."""
+ZONE_TOKEN_SHOWN = "meshd.io/zone-token-shown"  # noqa: S105 - a label's name
+"""Set to "true" on a ZoneInsight whose zone has ever shown a token."""
+OFFLINE_REASON = "meshd.io/offline-reason"
+"""On a ZoneInsight: why its zone is offline."""
 
 ZONE_EGRESS_SERVICE = "zone-egress"
 """The service in the identity of every zone egress (Kuma ``ZoneEgressServiceName``)."""

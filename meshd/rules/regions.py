@@ -147,11 +147,6 @@ def partition(listed: Sequence[Entry[ConfT]]) -> tuple[Rule[ConfT], ...]:
     return tuple(sorted(rules, key=lambda rule: (-sum(not tag.negated for tag in rule.region), rule.region)))
 
 
-def in_region(region: Region, tags: Mapping[str, Collection[str]]) -> bool:
-    """Whether a proxy with these values of its tags is in the region, each condition for itself, as RBAC asks."""
-    return all((tag.value in tags.get(tag.key, ())) is not tag.negated for tag in region)
-
-
 def _regions(values: Mapping[str, Collection[str]]) -> Iterator[Region]:
     dimensions = [
         [(Tag(key, value),) for value in sorted(options)] + [tuple(Tag(key, v, negated=True) for v in sorted(options))]

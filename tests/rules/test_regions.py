@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from meshd.model.resource import Spec
-from meshd.rules.regions import Entry, Origin, Tag, conf_of, confs_of_client, connected, in_region, partition
+from meshd.rules.regions import Entry, Origin, Tag, conf_of, confs_of_client, connected, partition
 
 
 class Conf(Spec):
@@ -21,6 +21,11 @@ def entry(index: int, action: str, **tags: str) -> Entry[Conf]:
 
 def listed(*items: tuple[str, dict[str, str]]) -> list[Entry[Conf]]:
     return [entry(i, action, **tags) for i, (action, tags) in enumerate(items)]
+
+
+def in_region(region, tags):
+    """Whether a client with these values of its tags is in the region, each condition for itself, as RBAC asks."""
+    return all((tag.value in tags.get(tag.key, ())) is not tag.negated for tag in region)
 
 
 def test_allow_all_and_two_denials_deny_both():

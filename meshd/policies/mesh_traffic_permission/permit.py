@@ -28,6 +28,8 @@ from meshd.rules.target_ref import TargetRef
 from meshd.topology.view import MeshView
 
 KIND = "MeshTrafficPermission"
+NO_SNI = ""
+"""The SNIs of mesh mTLS are no DNS names, so no condition has one of them."""
 NO_RULE = "default"
 """Named as the rule when no policy says anything about the client."""
 NO_MTLS = "mtls-disabled"
@@ -77,13 +79,13 @@ class ByIdentity:
     shadow: tuple[tuple[ClientMatch, str], ...]
     allow: tuple[tuple[ClientMatch, str], ...]
 
-    def decide(self, uris: Sequence[str], sni: str = "") -> Verdict:
-        """See ``Permit``. ``sni`` is what the client sent; those of mesh mTLS are no DNS names, so no rule has one."""
+    def decide(self, uris: Sequence[str]) -> Verdict:
+        """See ``Permit``."""
         for condition, policy in self.deny:
-            if condition.holds(uris, sni):
+            if condition.holds(uris, NO_SNI):
                 return Verdict(allowed=False, rule=policy)
-        shadow = next((policy for condition, policy in self.shadow if condition.holds(uris, sni)), None)
-        allow = next((policy for condition, policy in self.allow if condition.holds(uris, sni)), None)
+        shadow = next((policy for condition, policy in self.shadow if condition.holds(uris, NO_SNI)), None)
+        allow = next((policy for condition, policy in self.allow if condition.holds(uris, NO_SNI)), None)
         if shadow is not None:
             return Verdict(allowed=True, rule=shadow, shadow_denied=True)
         if allow is not None:
