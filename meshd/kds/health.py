@@ -33,7 +33,6 @@ MAX_CONFIG = 64 * 1024
 """Characters of a peer's configuration; a Kuma zone's has about 20,000. What is longer is not kept: ten are stored."""
 
 
-
 @dataclass(frozen=True, slots=True)
 class ZoneState:
     """A zone as the global sees it now. ``reason`` says why it is offline; empty while it is online."""
