@@ -5,8 +5,12 @@ from dataclasses import dataclass
 MAX_MESSAGE_BYTES = 16 * 1024
 """The longest ClientHello that is read, as Envoy's tls_inspector (16 KiB)."""
 
-MAX_RAW_BYTES = 8 * MAX_MESSAGE_BYTES
-"""All bytes until the ClientHello is complete; the headers of one-byte records make six of one."""
+MAX_RAW_BYTES = MAX_MESSAGE_BYTES * 3 // 2
+"""Where a ClientHello must have ended, record headers included: what one client can have us hold.
+
+The longest one fits in records of eleven bytes or more, and one of 4 KiB in records of a single byte; OpenSSL and Go
+send theirs of some hundred bytes to 2 KiB in one record.
+"""
 
 RECORD_HEADER = 5
 MAX_RECORD_BYTES = 16 * 1024
@@ -39,15 +43,14 @@ class ClientHelloReader:
         """Take more bytes; None until the message is complete. Bytes after it are kept in ``raw`` only.
 
         Raises:
-            ValueError: this is not a ClientHello, or it is longer than we read.
+            ValueError: this is not a ClientHello, or it is longer than we read, itself or with its record headers; up
+                to then ``raw`` has at most a header more than ``MAX_RAW_BYTES`` of it.
 
         Source: RFC 8446 4.1.2 and 5.1; RFC 6066 3; RFC 7301 3.1.
         """
         self.raw += data
         while (message := self._complete()) is None:
             if not self._take_record():
-                if len(self.raw) > MAX_RAW_BYTES:
-                    raise ValueError(f"no complete ClientHello in the first {len(self.raw)} bytes")
                 return None
         return parse(message)
 
@@ -77,6 +80,8 @@ class ClientHelloReader:
         if not 0 < length <= MAX_RECORD_BYTES:
             raise ValueError(f"handshake record of {length} bytes")
         end = start + RECORD_HEADER + length
+        if end > MAX_RAW_BYTES:  # judged by the header: what is beyond is never waited for
+            raise ValueError(f"no complete ClientHello in the first {MAX_RAW_BYTES} bytes")
         if len(self.raw) < end:
             return False
         self._message += self.raw[start + RECORD_HEADER : end]

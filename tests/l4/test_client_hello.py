@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshd.l4.client_hello import MAX_MESSAGE_BYTES, ClientHello, ClientHelloReader
+from meshd.l4.client_hello import MAX_MESSAGE_BYTES, MAX_RAW_BYTES, RECORD_HEADER, ClientHello, ClientHelloReader
 
 
 def real_hello(server_name: bytes | None = b"payments{mesh=default}", alpn: list[str] | None = None) -> bytes:
@@ -75,9 +75,34 @@ def test_sixteen_kibibytes_are_read_and_not_one_more():
     padding = MAX_MESSAGE_BYTES - (len(message(sni(b"a") + extension(21, b""))) - 4)
     full = message(sni(b"a") + extension(21, bytes(padding)))
     assert len(full) - 4 == MAX_MESSAGE_BYTES
-    assert read(records(full, 1), 1500) == ClientHello(b"a", ())
+    for record in (11, 100, 16384):
+        assert read(records(full, record), 1500) == ClientHello(b"a", ())
     with pytest.raises(ValueError, match="at most 16384"):
         read(records(message(sni(b"a") + extension(21, bytes(padding + 1))), 16384), 1500)
+
+
+def test_a_hello_of_four_kibibytes_may_come_in_records_of_one_byte():
+    padding = 4096 - len(message(sni(b"a") + extension(21, b"")))
+    full = records(message(sni(b"a") + extension(21, bytes(padding))), 1)
+    assert len(full) == MAX_RAW_BYTES
+    for step in (1, 1500, len(full)):
+        assert read(full, step) == ClientHello(b"a", ())
+
+
+@pytest.mark.parametrize("step", [1, 1500, 16384, 1 << 20])
+def test_record_headers_do_not_make_us_hold_more(step):
+    """However the bytes arrive: the same hello is refused, and before more of it is buffered."""
+    raw = records(b"\1\0\x40\0" + bytes(MAX_MESSAGE_BYTES), 1)
+    reader = ClientHelloReader()
+
+    def feed_all() -> None:
+        for at in range(0, len(raw), step):
+            assert len(reader.raw) < MAX_RAW_BYTES + RECORD_HEADER
+            assert reader.feed(raw[at : at + step]) is None
+
+    with pytest.raises(ValueError, match="in the first 24576 bytes"):
+        feed_all()
+    assert len(reader.raw) < MAX_RAW_BYTES + RECORD_HEADER + step
 
 
 def test_bytes_after_the_hello_are_kept_for_the_upstream():
