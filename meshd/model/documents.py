@@ -12,6 +12,7 @@ import yaml
 
 from meshd.model.errors import InvalidError, Violation
 from meshd.model.shape import join_path
+from meshd.model.yaml_advice import explain
 
 MAX_BYTES = 8 * 2**20
 MAX_DEPTH = 64
@@ -50,8 +51,8 @@ def load_documents(text: str, source: str = "document") -> list[Document]:
         nodes = list(yaml.compose_all(text, Loader=_Loader))
         built = [_build(node) for node in nodes if node is not None]
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise InvalidError(source, [Violation(f"line {line}", error.problem or str(error))]) from None
+        line, message = explain(error, text)
+        raise InvalidError(source, [Violation(f"line {line}", message)]) from None
     except (yaml.YAMLError, ValueError) as error:
         raise InvalidError(source, [Violation("", f"is not YAML: {error}")]) from None
     return [document for document in built if document.data is not None]
