@@ -49,7 +49,7 @@ def _check_config(file: Path, configs: list[LoadedConfig]) -> list[Problem]:
     except ConfigErrors as error:
         return list(error.problems)
     configs.append(loaded)
-    for warning in loaded.warnings:
+    for warning in (*loaded.assumed(), *loaded.warnings):
         click.echo(f"note: {warning}", err=True)
     proxies = len(loaded.proxies)
     also = f", {proxies} prox{'y' if proxies == 1 else 'ies'}" if proxies else ""

@@ -38,7 +38,7 @@ def parse_network(value: Any) -> IPv4Network | IPv6Network:
     if isinstance(value, IPv4Network | IPv6Network):
         return value
     try:
-        return ip_network(value if isinstance(value, str) else "")
+        return ip_network(str(value))
     except ValueError as error:
         raise ValueError(f"must be a CIDR such as 10.1.0.0/16, not {value!r} ({error})") from None
 
@@ -59,16 +59,19 @@ def parse_interface(value: Any) -> str:
         raise ValueError(f"must be an IP address to bind, such as 127.0.0.1 or 0.0.0.0, not {value!r}") from None
 
 
-def split_host_port(value: str, default_port: int | None = None) -> tuple[str, int]:
+def split_host_port(value: object, default_port: int | None = None) -> tuple[str, int]:
     """``host:port`` or ``[v6]:port`` -> the pair. With ``default_port`` the port may be left out.
+
+    What is no text at all, such as a lone port, is no address either.
 
     Raises:
         ValueError: no port, or not 0..65535; says so.
     """
-    host, colon, port = value.rpartition(":")
+    text = value if isinstance(value, str) else ""
+    host, colon, port = text.rpartition(":")
     if not colon or (":" in host and not host.startswith("[")):
-        host, port = value, ""
-    if not port and default_port is not None and not value.endswith(":"):
+        host, port = text, ""
+    if not port and default_port is not None and not text.endswith(":"):
         port = str(default_port)
     host = host.removeprefix("[").removesuffix("]")
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
@@ -80,7 +83,7 @@ def parse_listen(value: Any) -> str:
     """``IP:port`` to bind, or empty for "do not listen"."""
     if value == "":
         return ""
-    host, port = split_host_port(value if isinstance(value, str) else "")
+    host, port = split_host_port(value)
     host = parse_interface(host)
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -88,7 +91,7 @@ def parse_listen(value: Any) -> str:
 def parse_upstream(value: Any) -> str:
     """``IP`` or ``IP:port`` of a DNS server, with the port made explicit."""
     try:
-        host, port = split_host_port(value if isinstance(value, str) else "", default_port=53)
+        host, port = split_host_port(value, default_port=53)
         address = ip_address(host)
     except ValueError:
         raise ValueError(

@@ -14,7 +14,7 @@ from meshd.config.consistency import contradictions, warnings
 from meshd.config.document import Document, parse
 from meshd.config.environment import BY_KEY, SOURCE, Setting, overrides
 from meshd.config.problem import ConfigErrors, Problem, did_you_mean
-from meshd.config.proxies import Decode, OwnProxy, resolve_proxies
+from meshd.config.proxies import Decode, Entry, OwnProxy, readable_entries, resolve_proxies
 from meshd.config.tree import NOT_YET, Config
 
 
@@ -32,6 +32,17 @@ class LoadedConfig:
     def problem(self, key: str, message: str) -> Problem:
         """A problem with a setting, at the place that set it: its line, or its environment variable."""
         return _locate(self.document, self.variables, key, message)
+
+    def assumed(self) -> tuple[Problem, ...]:
+        """Who this role is as far as nobody said it: worth a note, for such a file may be the wrong one."""
+        settings = [("mode", self.config.mode.value)]
+        if not self.config.is_global:
+            settings.append(("multizone.zone.name", self.config.zone_name))
+        return tuple(
+            self.problem(key, f"is not set: {value}")
+            for key, value in settings
+            if key not in self.document.lines and key not in self.variables
+        )
 
 
 def load_files(paths: Sequence[Path], env: Mapping[str, str], decode: Decode) -> tuple[LoadedConfig, ...]:
@@ -88,14 +99,18 @@ def _load(
         config = Config.model_validate(data)
     except ValidationError as error:
         details = error.errors(include_url=False)
-        return None, problems + [_explain(document, variables, detail) for detail in details]
+        problems += [_explain(document, variables, detail) for detail in details]
+        # One wrong key must not hide what is wrong with the proxies.
+        readable = readable_entries(data.get("proxies"))
+        return None, problems + resolve_proxies(readable, document, _Shown(path), decode)[1]
 
     given = frozenset(document.lines) | {k for key in variables for k in _prefixes(key)}
     problems += [_locate(document, variables, key, message) for key, message in contradictions(config, given)]
     if config.general.work_dir is None:
         problems.append(document.problem("general.workDir", "is required: neither STATE_DIRECTORY nor HOME is set"))
     show = _Shown(path)
-    proxies, wrong = resolve_proxies(config.proxies, document, show, decode)
+    entries = [Entry(index, entry) for index, entry in enumerate(config.proxies)]
+    proxies, wrong = resolve_proxies(entries, document, show, decode)
     problems += wrong
     for proxy in proxies:
         served = config.dns_server.mesh

@@ -1,9 +1,11 @@
 """The proxies that a configuration file owns: from ``proxies[]`` to resources, and what their engine cannot do."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from meshd.config.document import Document, parse
 from meshd.config.problem import Problem
@@ -47,19 +49,42 @@ class OwnProxy:
             yield f"networking.outbound[{index}].port", at, outbound.get("port", 0)
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of ``proxies`` with its place in the list; not ``is_whole`` if some of it could not be read."""
+
+    index: int
+    entry: ProxyEntry
+    is_whole: bool = True
+
+
+def readable_entries(data: Any) -> Iterator[Entry]:
+    """What can be read of ``proxies`` in a configuration in which something is wrong; that itself is not said here."""
+    for index, raw in enumerate(data if isinstance(data, list) else ()):
+        if not isinstance(raw, dict):
+            continue
+        try:
+            yield Entry(index, ProxyEntry.model_validate(raw))
+        except ValidationError as error:
+            wrong = {detail["loc"][0] for detail in error.errors(include_url=False)}
+            rest = {key: value for key, value in raw.items() if key not in wrong}
+            yield Entry(index, ProxyEntry.model_validate(rest), is_whole=False)
+
+
 def resolve_proxies(
-    entries: tuple[ProxyEntry, ...], config: Document, show: Callable[[Path], str], decode: Decode
+    entries: Iterable[Entry], config: Document, show: Callable[[Path], str], decode: Decode
 ) -> tuple[list[OwnProxy], list[Problem]]:
     """Read and decode every entry. ``config`` is where they stand; ``show`` names a file for people."""
     proxies: list[OwnProxy] = []
     problems: list[Problem] = []
-    for index, entry in enumerate(entries):
-        at = f"proxies[{index}]"
+    for one in entries:
+        at, entry = f"proxies[{one.index}]", one.entry
         if entry.engine is Engine.ENVOY:
             message = "envoy is not available in this version of meshd; use engine: builtin, or run kuma-dp later on"
             problems.append(config.problem(f"{at}.engine", message))
         if [entry.file, entry.resource, entry.dataplanes].count(None) != 2:
-            problems.append(config.problem(at, "needs exactly one of file, resource and dataplanes"))
+            if one.is_whole:  # else the wrong key may have been meant for the missing one
+                problems.append(config.problem(at, "needs exactly one of file, resource and dataplanes"))
             continue
         if entry.dataplanes is not None:
             if entry.vips:

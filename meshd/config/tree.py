@@ -7,6 +7,7 @@ Source of the keys: Kuma ``pkg/config/app/kuma-cp/kuma-cp.defaults.yaml``; desig
 """
 
 import enum
+import re
 from datetime import timedelta
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -31,6 +32,8 @@ from meshd.config.fields import (
     ZoneName,
     split_host_port,
 )
+
+_LIKE_A_GLOBAL = re.compile(r"(zone-)*global")
 
 
 class Mode(enum.StrEnum):
@@ -316,8 +319,14 @@ class Config(Section):
 
     @property
     def role(self) -> str:
-        """``global`` or ``zone-<name>``: unique among the roles that may share a process, fit for a file name."""
-        return "global" if self.is_global else f"zone-{self.multizone.zone.name}"
+        """What logs and directories call it, fit for a file name: ``global``, or the name of the zone.
+
+        Unique among the roles that may share a process: a zone of that name is ``zone-global``, and so on.
+        """
+        if self.is_global:
+            return Mode.GLOBAL
+        name = self.multizone.zone.name
+        return f"zone-{name}" if _LIKE_A_GLOBAL.fullmatch(name) else name
 
     @property
     def state_dir(self) -> Path:

@@ -149,7 +149,7 @@ def replaced(text, *changes):
         ),
         (
             replaced(ZONE, ("{dir}/work", "{dir}/x.db")),
-            "meshd: c.yaml:2: general.workDir: cannot keep state in {dir}/x.db/zone-a: Not a directory",
+            "meshd: c.yaml:2: general.workDir: cannot keep state in {dir}/x.db/a: Not a directory",
         ),
     ],
     ids=["rest", "diagnostics", "dns", "kds", "proxy", "sqlite", "certificate", "work-dir"],
@@ -179,5 +179,5 @@ def test_a_signal_ends_in_order_with_code_0(tmp_path, number):
             process.kill()
     assert process.returncode == 0, said
     assert f"{number.name}: stopping" in said
-    assert "zone-a: stopped" in said
+    assert " a: stopped" in said
     assert "Traceback" not in said

@@ -26,7 +26,7 @@ def test_state_is_for_this_user_alone(tmp_path):
     (loaded,) = load(tmp_path, ZONE % ("a", "deep/work", "{type: sqlite}"))
     make_directories([loaded])
     make_directories([loaded])
-    made = tmp_path / "deep/work/zone-a"
+    made = tmp_path / "deep/work/a"
     assert stat.S_IMODE(made.stat().st_mode) == 0o700
 
 
@@ -38,8 +38,8 @@ def test_every_directory_that_cannot_be_made_is_named_with_its_setting(tmp_path)
         ZONE % ("b", "file/below", "{type: sqlite, sqlite: {path: file/x.db}}"),
     )
     assert found == [
-        "0.yaml:2: general.workDir: cannot keep state in file/zone-a: Not a directory",
-        "1.yaml:2: general.workDir: cannot keep state in file/below/zone-b: Not a directory",
+        "0.yaml:2: general.workDir: cannot keep state in file/a: Not a directory",
+        "1.yaml:2: general.workDir: cannot keep state in file/below/b: Not a directory",
         "1.yaml:3: store.sqlite.path: cannot keep state in file: it is no directory",
     ]
 

@@ -23,6 +23,29 @@ def test_the_demo_fits_into_one_process():
     assert result.stderr == ""
 
 
+@pytest.mark.parametrize(
+    ("text", "said"), [("", 2), ("mode: zone\n", 1), ("mode: zone\nmultizone: {zone: {name: a}}\n", 0)]
+)
+def test_a_file_that_says_not_who_it_is_for_is_right_with_a_note(tmp_path, text, said):
+    config = tmp_path / "zone.yaml"
+    config.write_text(text)
+    result = run("check", str(config))
+    assert result.exit_code == 0
+    assert f"{config}: ok (zone {'a' if not said else 'default'})" in result.stdout
+    notes = [line for line in result.stderr.splitlines() if line.startswith(f"note: {config}")]
+    assert len(notes) == said
+    assert not said or notes[-1].endswith("multizone.zone.name: is not set: default")
+
+
+def test_a_resource_file_with_wrong_indentation_says_where(tmp_path):
+    file = tmp_path / "mesh.yaml"
+    file.write_text("type: Mesh\n name: a\n---\n")
+    result = run("check", str(file))
+    assert result.exit_code == 2
+    assert f"{file}:2: cannot be read: " in result.stderr
+    assert "; check the indentation of this line" in result.stderr
+
+
 def test_everything_wrong_in_all_files_is_said_with_lines_and_exit_code_2(tmp_path):
     config, resources = tmp_path / "zone.yaml", tmp_path / "mesh.yaml"
     config.write_text("mode: zone\napiServer:\n  http: {prot: 1}\n")

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from meshd.config import ConfigErrors, Mode, load_files
 from meshd.config.document import parse
+from meshd.config.tree import Config, Multizone
 from meshd.model import labels as label
 from tests.config.support import HOME, decode, load, problems
 
@@ -46,8 +47,54 @@ def test_an_empty_file_is_a_standalone_zone_with_defaults(tmp_path):
     (loaded,) = load(tmp_path, "")
     assert not loaded.config.is_global
     assert not loaded.config.is_federated
-    assert loaded.config.state_dir == Path("/home/somebody/.meshd/zone-default")
-    assert loaded.config.sqlite_path == Path("/home/somebody/.meshd/zone-default/meshd.db")
+    assert loaded.config.state_dir == Path("/home/somebody/.meshd/default")
+    assert loaded.config.sqlite_path == Path("/home/somebody/.meshd/default/meshd.db")
+
+
+@pytest.mark.parametrize(
+    ("text", "env", "assumed"),
+    [
+        ("", {}, ["0.yaml: mode: is not set: zone", "0.yaml: multizone.zone.name: is not set: default"]),
+        ("mode: zone", {}, ["0.yaml:1: multizone.zone.name: is not set: default"]),
+        ("multizone: {zone: {name: a}}", {}, ["0.yaml:1: mode: is not set: zone"]),
+        ("mode: zone", {"MESHD_MULTIZONE_ZONE_NAME": "a"}, []),
+        ("", {"MESHD_MODE": "zone", "MESHD_MULTIZONE_ZONE_NAME": "a"}, []),
+        ("mode: global\nmultizone: {global: {kds: {tlsEnabled: false}}}", {}, []),
+    ],
+)
+def test_who_this_is_if_nobody_said_it(tmp_path, text, env, assumed):
+    (loaded,) = load(tmp_path, text, env=env)
+    assert [str(p).removeprefix(f"{tmp_path}/") for p in loaded.assumed()] == assumed
+
+
+def role(mode, name):
+    zone = Multizone.model_validate({"zone": {"name": name}})
+    return Config(mode=mode, multizone=zone).role
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a", "a"),
+        ("zone-a", "zone-a"),
+        ("zone-zone-a", "zone-zone-a"),
+        ("global", "zone-global"),
+        ("zone-global", "zone-zone-global"),
+        ("globe", "globe"),
+        ("zone-globa", "zone-globa"),
+    ],
+)
+def test_a_zone_is_called_by_its_name_unless_that_could_be_a_global(name, expected):
+    assert role(Mode.ZONE, name) == expected
+
+
+PART = st.sampled_from(["zone", "global", "a", "z"])
+
+
+@given(st.lists(st.lists(PART, min_size=1, max_size=4).map("-".join), unique=True))
+def test_no_two_roles_have_one_name(names):
+    roles = [role(Mode.GLOBAL, "default"), *(role(Mode.ZONE, name) for name in names)]
+    assert len(set(roles)) == len(roles)
 
 
 def test_systemd_names_the_state_directory(tmp_path):
@@ -124,10 +171,18 @@ def test_every_error_shows_at_once_with_line_and_suggestion(tmp_path):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("a: b: c", "0.yaml:1: cannot be read: mapping values are not allowed in this context"),
+        ("a: b: c", "0.yaml:1: cannot be read: mapping values are not allowed in this context; put the value in"),
+        ("mode: zone\n multizone: {}", "0.yaml:2: cannot be read: mapping values are not allowed in this context; che"),
+        ("mode: zone\n\tstore: {}", "0.yaml:2: cannot be read: found a tab character that violates indentation; use"),
         ("mode: zone\nmode: global", '0.yaml:2: cannot be read: field "mode" is there twice, first on line 1'),
         ("mode: zone\n---\nmode: global", "0.yaml: must hold one configuration, not 2 documents"),
         ("? [a]\n: 1", "0.yaml:1: cannot be read: field names must be text"),
+        ("dnsServer: {listen: 5353}",
+         "0.yaml:1: dnsServer.listen: must be ADDRESS:PORT, such as 127.0.0.1:5653, not 5353"),
+        ("dnsServer: {listen: [a]}", "must be ADDRESS:PORT, such as 127.0.0.1:5653, not ['a']"),
+        ("dnsServer: {CIDR: 5353}", "dnsServer.CIDR: must be a CIDR such as 10.1.0.0/16, not 5353 ('5353' does not"),
+        ("dnsServer: {upstreams: [5353]}", "such as 10.0.0.2 or 10.0.0.2:53, not 5353"),
+        ("apiServer: {http: {interface: 5353}}", "such as 127.0.0.1 or 0.0.0.0, not 5353"),
         ("mode: standalone", "0.yaml:1: mode: standalone is Kuma's old word; use mode: zone"),
         ("environment: kubernetes", "0.yaml:1: environment: must be universal, not 'kubernetes'"),
         (LAUGHS, "has more than 500000 values"),
@@ -250,6 +305,33 @@ def dataplane(inbound, gateway=""):
 )  # fmt: skip
 def test_a_proxy_that_cannot_run_is_refused(tmp_path, text, expected):
     assert any(expected in line for line in problems(tmp_path, text)), problems(tmp_path, text)
+
+
+def test_a_mistake_in_one_proxy_hides_nothing_of_it_or_of_the_others(tmp_path):
+    text = """\
+proxies:
+  - {engine: envoy, fille: x}
+  - {engine: builtin}
+  - {engine: none, file: missing.yaml}
+  - 7
+  - {resource: {type: Dataplane, name: a}, vips: 1}
+  - {resource: {type: Mesh, name: a}}
+  - {dataplanes: {mes: x}, vips: true}
+"""
+    assert problems(tmp_path, text) == [
+        (
+            "0.yaml:2: proxies[0].engine: envoy is not available in this version of meshd; use engine: builtin, or run"
+            " kuma-dp later on"
+        ),
+        "0.yaml:2: proxies[0].fille: is no setting; did you mean 'file'?",
+        "0.yaml:3: proxies[1]: needs exactly one of file, resource and dataplanes",
+        "0.yaml:4: proxies[2].engine: must be builtin or envoy, not 'none'",
+        f"0.yaml:4: proxies[2].file: cannot read {tmp_path}/missing.yaml: No such file or directory",
+        "0.yaml:5: proxies[3]: must be a mapping of settings, not 7",
+        "0.yaml:6: proxies[4].vips: must be true or false, not 1",
+        "0.yaml:7: proxies[5].resource.type: must be one of Dataplane, ZoneIngress, ZoneEgress, not Mesh",
+        "0.yaml:8: proxies[6].dataplanes.mes: is no setting; did you mean 'mesh'?",
+    ]
 
 
 def test_a_violation_in_a_proxy_file_has_that_files_line(tmp_path):
