@@ -9,6 +9,7 @@ from meshd.kinds.mesh import Mesh
 from meshd.kinds.zone import Zone
 from meshd.kinds.zone_ingress import ZoneIngress
 from meshd.model import labels as label
+from meshd.model.errors import ConflictError
 from meshd.model.registry import Registry
 from meshd.model.resource import Resource, ResourceKey
 from meshd.store.store import Create, Delete, Edit, Put, Store
@@ -22,21 +23,39 @@ CLUSTER_ID = ResourceKey("Config", "", "kuma-cluster-id")
 def own_proxies(store: Store, registry: Registry, zone: str, wanted: Sequence[Resource]) -> Iterator[Edit]:
     """Make the proxies that the configuration file owns what the file says; remove those that are gone from it.
 
-    A proxy of the same name that somebody else wrote becomes the file's. An ingress keeps the ``availableServices``
-    that it had, since they are computed: a restart must not make other zones see them go and come back.
+    Only what is this zone's own is touched, so on a global, ``zone`` is "", nothing. A proxy of the same name that
+    somebody wrote here becomes the file's. An ingress keeps the ``availableServices`` that it had, since they are
+    computed: a restart must not make other zones see them go and come back.
+
+    Raises:
+        ConflictError: a proxy of the file has the name of one that is stored here for another zone.
     """
+    if not zone:
+        return
     keys = {proxy.key for proxy in wanted}
     for kind in PROXY_KINDS:
         for stored in store.list(kind):
-            if stored.labels.get(label.MANAGED_BY_FILE) == "true" and stored.key not in keys:
+            is_managed = stored.labels.get(label.MANAGED_BY_FILE) == "true"
+            if is_managed and stored.key not in keys and is_own(stored, zone):
                 yield Delete(stored.key)
     for proxy in wanted:
         resource = on_write(proxy, registry[proxy.key.kind], zone=zone)
         before = store.get(proxy.key)
+        if before is not None and not is_own(before, zone):
+            raise ConflictError(
+                f"{proxy.key} of the configuration file has the name of a copy of"
+                f" zone '{before.labels.get(label.ZONE, '')}'; give it another name"
+            )
         if before is not None and isinstance(before.spec, ZoneIngress) and isinstance(resource.spec, ZoneIngress):
             spec = resource.spec.model_copy(update={"available_services": before.spec.available_services})
             resource = replace(resource, spec=spec)
         yield Put(resource)
+
+
+def is_own(resource: Resource, zone: str) -> bool:
+    """Whether a stored proxy was made in ``zone``, rather than being a copy that the global has sent."""
+    labels = resource.labels
+    return labels.get(label.ZONE, zone) == zone and labels.get(label.ORIGIN) != label.ORIGIN_GLOBAL
 
 
 def missing_defaults(
@@ -44,8 +63,10 @@ def missing_defaults(
 ) -> Iterator[Edit]:
     """What every control plane has: the default mesh and the cluster id (not in a federated zone), and a zone itself.
 
-    Source: reference/kds.md 8.5.
+    What is stored but cannot be read is not made anew: a Mesh of defaults in place of a damaged one would switch its
+    mTLS off. Source: reference/kds.md 8.5.
     """
+    damaged = store.unreadable()
     wanted: Mapping[ResourceKey, Resource | None] = {
         DEFAULT_MESH: Resource(DEFAULT_MESH, Mesh()) if create_mesh and not federated else None,
         CLUSTER_ID: None if federated else Resource(CLUSTER_ID, ConfigSpec(config=cluster_id)),
@@ -54,5 +75,5 @@ def missing_defaults(
         key = ResourceKey("Zone", "", zone)
         wanted = {**wanted, key: Resource(key, Zone(enabled=True))}
     for key, resource in wanted.items():
-        if resource is not None and store.get(key) is None:
+        if resource is not None and key not in damaged and store.get(key) is None:
             yield Create(on_write(resource, registry[key.kind], zone=zone))

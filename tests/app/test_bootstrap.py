@@ -1,12 +1,16 @@
+import pytest
+
 from meshd.app.bootstrap import CLUSTER_ID, DEFAULT_MESH, missing_defaults, own_proxies
 from meshd.cli.known import registry
 from meshd.kinds.dataplane import Dataplane
 from meshd.kinds.mesh import Mesh
 from meshd.kinds.zone_ingress import AvailableService, ZoneIngress
 from meshd.model import labels as label
+from meshd.model.errors import ConflictError
 from meshd.model.resource import Resource, ResourceKey
 from meshd.store.memory import MemoryStore
 from meshd.store.store import Create, Delete, Put
+from tests.kds.lab import ingress, lab
 from tests.rest.support import NOW
 
 INGRESS = ResourceKey("ZoneIngress", "", "in")
@@ -66,3 +70,37 @@ async def test_a_restart_keeps_what_an_ingress_had_computed():
     (written,) = own_proxies(store, registry(), "zone-a", [Resource(INGRESS, ZoneIngress(zone="zone-a"), BY_FILE)])
     assert written.resource.spec.available_services == computed
     assert written.resource.spec.zone == "zone-a"
+
+
+@pytest.mark.parametrize("labels", [{label.ZONE: "zone-b"}, {label.ORIGIN: "global"}])
+async def test_a_copy_of_another_zones_proxy_is_not_the_files_whatever_its_labels_say(labels):
+    foreign = Resource(ResourceKey("ZoneIngress", "", "in-b"), ZoneIngress(), BY_FILE | labels)
+    store = await stored(foreign)
+    assert list(own_proxies(store, registry(), "zone-a", [])) == []
+    with pytest.raises(ConflictError, match="in-b.* of the configuration file has the name of a copy of zone"):
+        list(own_proxies(store, registry(), "zone-a", [Resource(foreign.key, ZoneIngress(), BY_FILE)]))
+
+
+async def test_a_restarted_global_keeps_the_proxies_of_a_zone_that_is_away(autojump_clock):
+    async with lab("global", "zone-a", "zone-b") as it:
+        for zone in ("zone-a", "zone-b"):
+            await it.put(zone, {**ingress(f"in-{zone}"), "labels": BY_FILE})
+        await it.settle()
+        await it.stop("zone-b")
+        await it.stop("global")
+        store = it.store("global")
+        # as an older version has stored them: with the label of the zone's file
+        await store.write(
+            [Put(Resource(r.key, r.spec, {**r.labels, **BY_FILE}, wire=r.wire)) for r in store.list("ZoneIngress")]
+        )
+        await store.write(list(own_proxies(store, registry(), "", [])))
+        await it.start("global")
+        await it.settle(30)
+        assert it.names("global", "ZoneIngress") == ["in-zone-a", "in-zone-b"]
+        assert it.names("zone-a", "ZoneIngress") == ["in-zone-a", "in-zone-b"]
+
+
+async def test_what_cannot_be_read_is_not_replaced_by_defaults():
+    store = await stored()
+    store.unreadable = lambda: {DEFAULT_MESH: "no json"}
+    assert set(defaults(store)) == {CLUSTER_ID, ZONE_A}
