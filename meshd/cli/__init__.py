@@ -1,6 +1,7 @@
 """The ``meshd`` command: arguments in, exit code out. Nothing here decides anything that a control plane should.
 
-``command``  the command tree and ``meshd --config`` (hands over to ``meshd.app``)
+``command``  the command tree
+``run``      ``meshd --config`` (hands over to ``meshd.app``)
 ``check``    ``meshd check``: configuration and resource files, every error at once, nothing started
 ``remote``   a control plane's REST API as the commands need it
 ``resources`` ``meshd apply|get|delete``

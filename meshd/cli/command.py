@@ -1,25 +1,32 @@
-"""The command tree, and running control planes."""
+"""The command tree. What a command needs is imported when it is called: most of what a command takes is imports."""
 
-import logging
-import os
-from collections.abc import Sequence
+import importlib
 from pathlib import Path
 
 import click
 
 from meshd import __version__
-from meshd.cli.check import check, report
-from meshd.cli.known import decode
-from meshd.cli.remote import ControlPlane
-from meshd.cli.resources import apply, delete, get
-from meshd.cli.token import token
-from meshd.config import ConfigErrors, LoadedConfig, check_together, load_files, unreadable_files
-from meshd.runtime import log as process_log
 
-log = logging.getLogger(__name__)
+COMMANDS = {"apply": "resources", "check": "check", "delete": "resources", "get": "resources", "token": "token"}
+"""Every command, and the module of this package that has it under the same name."""
 
 
-@click.group(invoke_without_command=True)
+class Commands(click.Group):
+    """Has the commands of ``COMMANDS``, as they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
+        """Every command, sorted."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The command of that name, or None."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"meshd.cli.{COMMANDS[cmd_name]}"), cmd_name)
+        return command
+
+
+@click.group(cls=Commands, invoke_without_command=True)
 @click.option(
     "--config",
     "configs",
@@ -43,41 +50,16 @@ def root(context: click.Context, configs: tuple[Path, ...], cp: str, user_token:
     if context.invoked_subcommand is not None:
         if configs:
             raise click.UsageError(f"--config runs a control plane; it does not go with {context.invoked_subcommand}")
+        from meshd.cli.remote import ControlPlane  # noqa: PLC0415
+
         context.obj = context.obj or ControlPlane(cp, user_token)
         return
     if not configs:
         click.echo(context.get_help())
         raise SystemExit(2)
+    from meshd.cli.run import run  # noqa: PLC0415
+
     raise SystemExit(run(configs))
-
-
-for command in (check, apply, get, delete, token):
-    root.add_command(command)
-
-
-def run(paths: Sequence[Path]) -> int:
-    """Load, check and run; everything wrong is said, with exit code 2, before anything starts."""
-    loaded = load(paths)
-    settings = loaded[0].config.logging
-    process_log.set_up(settings.level, settings.format)
-    for one in loaded:
-        for warning in one.warnings:
-            log.warning("%s", warning)
-    from meshd.app import run as run_roles  # noqa: PLC0415  # client commands start without the servers' imports
-
-    return run_roles(loaded)
-
-
-def load(paths: Sequence[Path]) -> tuple[LoadedConfig, ...]:
-    """The roles to run, which fit together and whose files are there; ends the process with code 2 otherwise."""
-    loaded: tuple[LoadedConfig, ...] = ()
-    try:
-        loaded = load_files(paths, os.environ, decode())
-        check_together(loaded)
-    except ConfigErrors as error:
-        report(error.problems)
-    report(unreadable_files(loaded))
-    return loaded
 
 
 def main() -> int:

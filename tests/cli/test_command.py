@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from meshd import __version__
@@ -34,3 +37,26 @@ def test_config_does_not_go_with_a_command(tmp_path):
     result = run("--config", "x.yaml", "get", "meshes")
     assert result.exit_code == 2
     assert "--config runs a control plane" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "not_needed"),
+    [
+        (["--version"], "pydantic httpx trio"),
+        (["get", "--help"], "httpx trio"),
+        (["check", "conf/resources/mesh.yaml"], "httpx trio"),
+    ],
+)
+def test_a_command_imports_only_what_it_needs(pytestconfig, args, not_needed):
+    code = f"""
+import sys
+from meshd.cli import main
+try:
+    main()
+finally:
+    print("imported:", *sorted(set({not_needed!r}.split()) & sys.modules.keys()), file=sys.stderr)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *args], cwd=pytestconfig.rootpath, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "imported:\n")
