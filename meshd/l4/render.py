@@ -26,6 +26,7 @@ from meshd.l4.table import (
     TlsMode,
     service_sni,
 )
+from meshd.l4.tls import trouble_with
 from meshd.model import labels as label
 from meshd.model.errors import Violation
 from meshd.model.resource import Resource
@@ -109,7 +110,7 @@ def external_spec(service: ServiceView) -> ExternalService:
 def external_cluster(
     view: MeshView, service: ServiceView, endpoints: tuple[Endpoint, ...], settings: Settings
 ) -> Cluster:
-    """The real addresses of an external service, with TLS originated if it says so."""
+    """The real addresses of an external service, with TLS originated if it says so; refused if it cannot be."""
     try:
         origination = origination_of(view.mesh_name, external_spec(service), settings.read_source)
     except ValueError as error:
@@ -121,22 +122,31 @@ def origination_of(mesh: str, spec: ExternalService, read: Callable[[str, DataSo
     """How TLS is originated, None if it is not.
 
     Raises:
-        ValueError: a certificate or key cannot be read.
+        ValueError: a certificate or key cannot be read, or does not load.
     """
     tls = spec.networking.tls
     if not tls.enabled:
         return None
 
-    def text(source: DataSource | None) -> str:
-        return read(mesh, source).decode("ascii") if source is not None else ""
+    def text(part: str, source: DataSource | None) -> str:
+        if source is None:
+            return ""
+        data = read(mesh, source)
+        if not data.strip() or not data.isascii():
+            # An empty CA must not turn into those of the host.
+            raise ValueError(f"{part} is {'no PEM text' if data.strip() else 'empty'}")
+        return data.decode("ascii")
 
-    return Origination(
+    origination = Origination(
         server_name=tls.server_name or spec.host,
-        ca_pem=text(tls.ca_cert),
-        certificate_pem=text(tls.client_cert),
-        key_pem=text(tls.client_key),
+        ca_pem=text("caCert", tls.ca_cert),
+        certificate_pem=text("clientCert", tls.client_cert),
+        key_pem=text("clientKey", tls.client_key),
         verify_hostname=not tls.skip_hostname_verification,
     )
+    if reason := trouble_with(origination.ca_pem, origination.certificate_pem, origination.key_pem):
+        raise ValueError(reason)
+    return origination
 
 
 class DataplaneRenderer:

@@ -1,5 +1,6 @@
 """The engine of one proxy: follows views, permissions and certificates, and swaps the routes under live traffic."""
 
+import logging
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -20,6 +21,8 @@ from meshd.runtime.latest import Latest
 from meshd.runtime.listen import ListenError, why_not
 from meshd.runtime.steps import in_steps
 from meshd.topology.view import BoundVips, MeshView
+
+log = logging.getLogger(__name__)
 
 RETRY_BIND_S = 1.0
 """How soon an address that could not be bound is tried again: its holder may be on its way out."""
@@ -68,6 +71,7 @@ class Engine:
         self._permit_for = permit_for
         self._settings = settings or Settings()
         self._limits = limits or Limits()
+        self._external: dict[tuple[str, str], str] = {}
         self._cells: dict[IdentityKey, tuple[Latest[Credentials], trio.CancelScope]] = {}
         self._server = Server(
             f"{key.kind}/{key.name}",
@@ -142,6 +146,7 @@ class Engine:
             if is_new:
                 self.table.publish(rendering.table)
                 self._follow_identities(accepting)
+                self._say_refused()
             if is_new or not is_bound:
                 is_bound = self._server.apply(rendering.table, accepting, connections)
             self._publish(rendering.views, is_bound=is_bound)
@@ -159,6 +164,21 @@ class Engine:
         for key in sorted(wanted - self._cells.keys()):
             cell, scope = self._cells[key] = (self._credentials(*key), trio.CancelScope())
             accepting.start_soon(self._watch, cell, cell.version, scope)
+
+    def _say_refused(self) -> None:
+        """Log which external services connections are refused to and why, once, and that they no longer are."""
+        before, self._external = self._external, self.table.value.external_services()
+        for (mesh, service), reason in self._external.items():
+            was = before.get((mesh, service), "")
+            if reason and reason != was:
+                log.warning(
+                    "%s: mesh '%s': connections to external service '%s' are refused: %s",
+                    self._proxy.value.key, mesh, service, reason,
+                )  # fmt: skip
+            elif was and not reason:
+                log.info(
+                    "%s: mesh '%s': external service '%s' can be reached again", self._proxy.value.key, mesh, service
+                )
 
     def _publish(self, views: Mapping[str, MeshView], *, is_bound: bool) -> None:
         is_ready = is_bound and all(cell.value.identity is not None for cell, _ in self._cells.values())

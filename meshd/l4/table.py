@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from meshd.model.errors import Violation
 from meshd.model.resource import Resource
-from meshd.topology.view import Endpoint, MeshView
+from meshd.topology.view import Endpoint, MeshView, Reach
 
 KUMA_ALPN = "kuma"
 """The one protocol that mesh mTLS offers; it tells mesh TLS from an application's own (reference/dataplane.md 3.4)."""
@@ -230,6 +230,16 @@ class RouteTable:
                     newest = cluster.tls.identity
                     found.add(newest)
         return frozenset(found)
+
+    def external_services(self) -> dict[tuple[str, str], str]:
+        """Why each external service that is reached from here is refused, empty if it is not; by mesh and name."""
+        listeners: tuple[Spec, ...] = (*self.outbounds, *self.vips, *self.sni)
+        return {
+            (cluster.mesh, cluster.name): cluster.refused
+            for listener in listeners
+            for cluster in clusters_of(listener)
+            if cluster.endpoints and cluster.endpoints[0].reach is Reach.EXTERNAL
+        }
 
 
 EMPTY = RouteTable()

@@ -5,6 +5,7 @@ Python's ``SSLSocket`` and ``trio.SSLStream`` end both directions at once. Here 
 """
 
 import contextlib
+import functools
 import os
 import ssl
 from collections import OrderedDict
@@ -231,20 +232,43 @@ def origination_context(origination: Origination) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = origination.verify_hostname
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if origination.ca_pem:
+        context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    else:
+        context.load_default_certs()
     try:
-        if origination.ca_pem:
-            context.load_verify_locations(cadata=origination.ca_pem)
-            context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        else:
-            context.load_default_certs()
-        if origination.certificate_pem:
-            with pem_path(f"{origination.certificate_pem}\n{origination.key_pem}".encode()) as path:
+        load_material(context, origination.ca_pem, origination.certificate_pem, origination.key_pem)
+    except ValueError as error:
+        raise ValueError(f"external service '{origination.server_name}': {error}") from error
+    return context
+
+
+def load_material(context: ssl.SSLContext, ca_pem: str, certificate_pem: str, key_pem: str) -> None:
+    """Load the PEM texts of an external service that are there.
+
+    Raises:
+        ValueError: one does not load; says which.
+    """
+    part = "caCert"
+    try:
+        if ca_pem:
+            context.load_verify_locations(cadata=ca_pem)
+        if certificate_pem:
+            part = "clientCert with clientKey"
+            with pem_path(f"{certificate_pem}\n{key_pem}".encode()) as path:
                 context.load_cert_chain(path)
     except ssl.SSLError as error:
-        raise ValueError(
-            f"external service '{origination.server_name}': TLS material does not load: {error}"
-        ) from error
-    return context
+        raise ValueError(f"{part} does not load as PEM: {error}") from error
+
+
+@functools.lru_cache(maxsize=CACHED_CONTEXTS)
+def trouble_with(ca_pem: str, certificate_pem: str, key_pem: str) -> str:
+    """Why these do not load, empty if they do. Remembered: they are looked at with every view."""
+    try:
+        load_material(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ca_pem, certificate_pem, key_pem)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 class Contexts:

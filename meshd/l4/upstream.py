@@ -78,12 +78,12 @@ class Upstreams:
             return await self._dialer.tls(
                 sock, context, expected.sni, lambda tls: check_server(tls.peer_uris(), expected.expected_uri), answer_s
             )
-        sock = await self._dialer.tcp(endpoint.address, endpoint.port, connect_s)
         if endpoint.reach is Reach.EXTERNAL and (origination := cluster.origination) is not None:
             context = self._contexts.origination(origination)
             name = (origination.server_name or endpoint.address).encode()
+            sock = await self._dialer.tcp(endpoint.address, endpoint.port, connect_s)
             return await self._dialer.tls(sock, context, name, lambda _: None, answer_s, lenient=True)
-        return PlainLeg(sock)
+        return PlainLeg(await self._dialer.tcp(endpoint.address, endpoint.port, connect_s))
 
     def context(self, key: IdentityKey, *, server_side: bool) -> ssl.SSLContext:
         """The TLS context that shows the certificate in force for an identity.

@@ -144,13 +144,58 @@ async def test_tls_origination(server, tls, works):
 
 
 async def test_unreadable_tls_material_closes_connections_and_says_why(caplog):
-    caplog.set_level("DEBUG")
+    caplog.set_level("WARNING")
     async with application(says(b"never")) as app:
         resource = external(app.port, {"enabled": True, "caCert": {"secret": "gone"}})
         answer, _ = await by_egress(app.port, resource)
         assert not answer
         assert app.hits == []
     assert "cannot be read here" in caplog.text
+
+
+def said(caplog) -> list[tuple[str, str]]:
+    """What was logged of the external service."""
+    return [(r.levelname, r.getMessage()) for r in caplog.records if "external service 'api'" in r.getMessage()]
+
+
+async def test_a_refused_external_service_is_said_once_with_each_reason_and_so_is_its_return(caplog):
+    caplog.set_level("INFO")
+    held: dict[str, bytes] = {}
+
+    def read(_: str, source: DataSource) -> bytes:
+        if source.secret not in held:
+            raise ValueError(f"no Secret '{source.secret}'")
+        return held[source.secret]
+
+    port, changes = free_port(), Latest(0)
+    resource = external(1, {"enabled": True, "caCert": {"secret": "ca"}})
+    target = view(service("api", real(1), external=resource), service("web", endpoint(2)), mode=None)
+    here = dataplane("shop", gateway="shop", outbound=[(port, "api"), (free_port(), "api"), (free_port(), "web")])
+    async with running(here, target, settings=Settings(read_source=read), material=changes) as out:
+
+        async def now(material: bytes | None) -> list[tuple[str, str]]:
+            caplog.clear()
+            if material is not None:
+                held["ca"] = material
+            changes.publish(changes.value + 1)
+            await trio.sleep(0.05)
+            return said(caplog)
+
+        ((level, text),) = said(caplog)
+        assert level == "WARNING"
+        assert "shop" in text
+        assert text.endswith("'api' are refused: no Secret 'ca'")
+        assert await now(None) == []
+        ((level, text),) = await now(b"nonsense")
+        assert (level, "caCert does not load" in text) == ("WARNING", True)
+        assert await is_cut(talk(port))
+        assert out.count("connections_total", outcome="unavailable") == 1
+        ((level, text),) = await now(b"\n")
+        assert (level, text.endswith("caCert is empty")) == ("WARNING", True)
+        pem = self_signed("localhost").partition(b"-----BEGIN PRIVATE")[0]
+        ((level, text),) = await now(pem)
+        assert (level, text.endswith("external service 'api' can be reached again")) == ("INFO", True)
+        assert await now(pem) == []
 
 
 async def test_name_that_does_not_resolve_is_an_attempt_that_failed():

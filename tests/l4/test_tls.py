@@ -6,7 +6,7 @@ import pytest
 
 from meshd.l4.client_hello import ClientHelloReader
 from meshd.l4.table import Origination
-from meshd.l4.tls import Contexts, Tls, TlsError, TruncatedError, check_client, check_server, mesh_context
+from meshd.l4.tls import Contexts, Tls, TlsError, TruncatedError, check_client, check_server, mesh_context, trouble_with
 from tests.l4 import pki
 
 MESH = "default"
@@ -189,3 +189,13 @@ def test_bad_pem_is_a_value_error_that_names_whose():
         mesh_context(pki.identity(MESH, "web"), type(pki.trust(MESH))(MESH, b"nonsense"), server_side=True)
     with pytest.raises(ValueError, match=r"'db\.example'"):
         Contexts().origination(Origination("db.example", "nonsense", "", "", verify_hostname=True))
+
+
+def test_material_of_an_external_service_is_judged_part_by_part():
+    ca, own = pki.trust(MESH).pem.decode(), pki.identity(MESH, "web")
+    chain, key = own.chain_pem.decode(), own.key_pem.decode()
+    assert trouble_with("", "", "") == trouble_with(ca, chain, key) == ""
+    assert trouble_with("nonsense", chain, key).startswith("caCert does not load")
+    assert trouble_with(ca, chain, "").startswith("clientCert with clientKey does not load")
+    other = pki.identity(MESH, "shop").key_pem.decode()
+    assert trouble_with(ca, chain, other).startswith("clientCert with clientKey does not load")

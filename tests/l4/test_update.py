@@ -16,6 +16,7 @@ from meshd.l4.update import NOTHING, Rendering, render, updating
 from meshd.model.resource import Resource
 from meshd.model.steps import finished
 from meshd.topology.view import MeshView, Reach, ServiceView, Vip
+from tests.l4 import pki
 from tests.l4.lab import Allow, dataplane, egress, endpoint, ingress, mesh, service, view
 from tests.l4.test_external import external
 
@@ -124,16 +125,17 @@ def test_another_address_is_one():
 
 def test_tls_material_is_read_again_with_every_view():
     """Secrets and files are not in the view, so their change does not show there."""
-    secret = [b"one"]
+    one, two = pki.trust("one").pem, pki.trust("two").pem
+    secret = [one]
     reading = Settings(read_source=lambda *_: secret[0])
     tls = {"enabled": True, "caCert": {"secret": "ca"}}
     outside = service("out", endpoint(443, address="a.example", reach=Reach.EXTERNAL), external=external(443, tls))
     first = view(egress=[outside])
     before = finished(updating(NOTHING, {"default": first}, egress(3), Permits(), reading))
-    secret[0] = b"two"
+    secret[0] = two
     now = finished(updating(before, {"default": replace(first, version="2")}, egress(3), Permits(), reading))
     (route,) = now.table.sni[0].routes.values()
-    assert route.cluster.origination.ca_pem == "two"
+    assert route.cluster.origination.ca_pem == two.decode()
 
 
 @st.composite
