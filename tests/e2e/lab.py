@@ -23,9 +23,7 @@ import yaml
 
 STARTUP_S = 30
 VIP_PORT = 8080
-_second_octet = itertools.count(10 + (os.getpid() % 200))
-
-
+_second_octets = itertools.cycle(random.Random(os.getpid()).sample(range(10, 250), 240))
 _ports = itertools.cycle(random.Random(os.getpid()).sample(range(11000, 31000), 20000))
 """Below the range that the kernel gives to outgoing connections, so that none of them takes a port before it is bound;
 in an order of each process's own, so that two test workers seldom meet."""
@@ -38,6 +36,19 @@ def free_port(address="127.0.0.1"):
             s.bind((address, port))
             return port
     raise AssertionError("unreachable: the cycle has no end")
+
+
+def free_range():
+    """A /16 of 127/8 that no other lab has, and the socket that holds it until closed."""
+    for octet in itertools.islice(_second_octets, 240):
+        s = socket.socket()
+        try:
+            s.bind((f"127.{octet}.255.254", 10999))
+        except OSError:
+            s.close()
+        else:
+            return f"127.{octet}.0.0/16", s
+    raise AssertionError("every /16 of 127.10.0.0 to 127.249.0.0 is taken by other labs")
 
 
 def free_udp_tcp_port(address="127.0.0.1"):
@@ -122,6 +133,7 @@ class Lab:
         self.store = store
         self.processes: list[Process] = []
         self.zones: dict[str, Zone] = {}
+        self.held: list[socket.socket] = []
         self.kds = free_port()
 
     def __enter__(self):
@@ -134,6 +146,8 @@ class Lab:
                 process.stop()
             except AssertionError as error:
                 problems.append(str(error))
+        for held in self.held:
+            held.close()
         if exc[0] is not None:
             for process in self.processes:
                 if process.log.exists():
@@ -180,7 +194,8 @@ class Lab:
 
     def configure_zone(self, name, *, federated=True, proxies=(), **extra):
         rest, diagnostics, dns = free_port(), free_port(), free_udp_tcp_port()
-        cidr = f"127.{next(_second_octet) % 240 + 10}.0.0/16"
+        cidr, held = free_range()
+        self.held.append(held)
         zone = {"name": name}
         if federated:
             zone["globalAddress"] = f"grpc://127.0.0.1:{self.kds}"
