@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 
+import httpx
 import pytest
 
 from meshd.app.app import read_data_source, read_token, uris_of
@@ -173,6 +174,7 @@ def test_a_signal_ends_in_order_with_code_0(tmp_path, number):
     with subprocess.Popen(**options, stderr=subprocess.PIPE) as process:
         try:
             eventually(lambda: socket.create_connection(("127.0.0.1", ports["rest"]), 1).close() is None, 30)
+            metrics = httpx.get(f"http://127.0.0.1:{ports['diagnostics']}/metrics", trust_env=False).text
             process.send_signal(number)
             _, said = process.communicate(timeout=30)
         finally:
@@ -180,4 +182,6 @@ def test_a_signal_ends_in_order_with_code_0(tmp_path, number):
     assert process.returncode == 0, said
     assert f"{number.name}: stopping" in said
     assert " a: stopped" in said
+    assert "meshd_rest_requests_total" in metrics
+    assert "_created" not in metrics
     assert "Traceback" not in said
