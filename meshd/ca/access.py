@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from meshd.ca import signing, tokens
 from meshd.ca.identity import tag_values
 from meshd.model.errors import InvalidError, NotFoundError, Violation
-from meshd.model.names import MAX_MESH_NAME, name_violations
+from meshd.model.names import zone_name_violations
 from meshd.model.resource import Resource, ResourceKey
 from meshd.store.store import Store
 
@@ -53,7 +53,7 @@ def issue_zone_token(store: Store, zone: str, scope: Iterable[str], valid_for: t
     if not zone and tokens.CONTROL_PLANE in wanted:
         violations.append(Violation("zone", f"cannot be empty in a token of scope '{tokens.CONTROL_PLANE}'"))
     if zone:
-        violations += name_violations(zone, "zone", MAX_MESH_NAME)  # no zone can have another name
+        violations += zone_name_violations(zone, "zone")  # no zone can have another name
     return issue(store, signing.ZONE, tokens.ZoneClaims(zone, wanted), violations, valid_for, now)
 
 

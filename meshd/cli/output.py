@@ -1,7 +1,7 @@
 """What commands print: tables for people, JSON and YAML for programs."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +14,7 @@ from meshd.model import labels as label
 
 TIME = "creationTime"
 WIDE = 10_000
+OFFLINE = "Offline"
 
 
 def show(data: Any, form: str) -> None:
@@ -39,13 +40,20 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
-def columns(kind: str, items: Sequence[Mapping[str, Any]], now: datetime) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a list of resources (or overviews) of one kind."""
+def columns(
+    kind: str, items: Sequence[Mapping[str, Any]], now: datetime, offline: Collection[str] = ()
+) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of a list of resources (or overviews) of one kind.
+
+    ``offline`` are zones that are away: what was last heard of their proxies is not what they are now.
+    """
     with_mesh = any("mesh" in item for item in items)
     header = [*(["MESH"] if with_mesh else []), "NAME", *EXTRA.get(kind, {}), "AGE"]
     rows = []
     for item in items:
         extra = [cell(item) for cell in EXTRA.get(kind, {}).values()]
+        if kind in OF_A_ZONE and extra[0] and zone_of(item) in offline:
+            extra[0] = OFFLINE
         name = [str(item.get("mesh", ""))] if with_mesh else []
         rows.append([*name, str(item.get("name", "")), *extra, age(item.get(TIME), now)])
     return header, rows
@@ -69,12 +77,17 @@ def status(item: Mapping[str, Any]) -> str:
     """Online if any subscription is open: it has begun and not ended."""
     insight: Mapping[str, Any] = next((item[k] for k in INSIGHTS if item.get(k)), {})
     subscriptions = insight.get("subscriptions") or ()
-    return "Online" if any("connectTime" in s and "disconnectTime" not in s for s in subscriptions) else "Offline"
+    return "Online" if any("connectTime" in s and "disconnectTime" not in s for s in subscriptions) else OFFLINE
 
 
 def known_status(item: Mapping[str, Any]) -> str:
     """As ``status``; unknown without an insight, as in a zone of itself and of another zone's ingress."""
     return status(item) if any(item.get(k) for k in INSIGHTS) else ""
+
+
+def offline_zones(zones: Iterable[Mapping[str, Any]]) -> frozenset[str]:
+    """The names of those zones, of their overviews, that are known to be away."""
+    return frozenset(str(zone["name"]) for zone in zones if known_status(zone) == OFFLINE)
 
 
 def zone_status(item: Mapping[str, Any]) -> str:
@@ -118,5 +131,7 @@ EXTRA: Mapping[str, Mapping[str, Any]] = {
     "ZoneIngress": {"STATUS": known_status, "ADDRESS": address, "ZONE": zone_of},
     "ZoneEgress": {"STATUS": known_status, "ADDRESS": address, "ZONE": zone_of},
 }
+OF_A_ZONE = ("Dataplane", "ZoneIngress", "ZoneEgress")
+"""Kinds of which each belongs to a zone; STATUS is their first column."""
 OVERVIEWS = ("Zone", "Dataplane", "ZoneIngress", "ZoneEgress")
 """Kinds whose table is made of overviews, which know who is online."""

@@ -68,7 +68,8 @@ def get(control_plane: ControlPlane, kind: str | None, name: str | None, mesh: s
         items = list(control_plane.items(f"{prefix}/{type_.path}{overview}"))
         shown = {"total": len(items), "items": items}
     if form == "table":
-        output.table(*output.columns(type_.kind, items, datetime.now(UTC)))
+        zones = control_plane.items("/zones/_overview") if type_.kind in output.OF_A_ZONE else ()
+        output.table(*output.columns(type_.kind, items, datetime.now(UTC), output.offline_zones(zones)))
     else:
         output.show(shown, form)
 

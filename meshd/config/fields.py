@@ -9,9 +9,9 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, PlainSerializer, StrictBool, StrictInt, StrictStr
 
 from meshd.model.duration import format_duration, parse_duration
+from meshd.model.names import zone_name_violations
 
 _DOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
-_ZONE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 def read_duration(value: Any) -> timedelta:
@@ -112,11 +112,10 @@ def parse_domain(value: Any) -> str:
 
 def parse_zone_name(value: Any) -> str:
     """A zone's name: it becomes part of resource names and SNIs, so one DNS label."""
-    if not isinstance(value, str) or not _ZONE.fullmatch(value):
-        raise ValueError(
-            f"must be a DNS label (lower case letters, digits and '-', at most 63, beginning and ending with a letter"
-            f" or digit), not {value!r}"
-        )
+    if not isinstance(value, str):
+        raise ValueError(f"must be text, not {value!r} (quote it)")  # noqa: TRY004  # pydantic reports ValueError only
+    for violation in zone_name_violations(value):
+        raise ValueError(violation.message)
     return value
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 
 import trio
 
@@ -38,6 +39,7 @@ from meshd.model.resource_type import Flow
 from meshd.rpc import Channel, RpcError, RpcMetrics, Status, open_channel
 from meshd.runtime.latest import Latest
 from meshd.runtime.supervisor import leaves, retrying
+from meshd.runtime.tls_files import check_certificates
 
 log = logging.getLogger(__name__)
 
@@ -105,8 +107,10 @@ def client_context(root_ca_file: str | None, *, skip_verify: bool = False) -> ss
     """A TLS context that trusts the CAs in a PEM file, or the system's.
 
     Raises:
-        OSError: the file cannot be read or holds no certificate.
+        TlsFilesError: the file cannot be read or holds no certificate.
     """
+    if root_ca_file is not None:
+        check_certificates(Path(root_ca_file), "multizone.zone.kds.rootCaFile")
     context = ssl.create_default_context(cafile=root_ca_file)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if skip_verify:

@@ -11,6 +11,7 @@ from meshd.model.errors import Violation
 from meshd.model.resource_type import ResourceType, Scope
 
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _MESH = re.compile(r"[0-9a-z\-_.]+")
 MAX_NAME = 253
 MAX_MESH_NAME = 63
@@ -32,6 +33,16 @@ def name_violations(name: str, field: str = "name", limit: int = MAX_NAME) -> It
             field,
             f'"{name}" is no name: use lower case letters, digits, "-" and ".", with a letter or digit at both ends '
             'and on both sides of every "."',
+        )
+
+
+def zone_name_violations(name: str, field: str = "name") -> Iterator[Violation]:
+    """What is wrong with the name of a zone: it becomes part of resource names and SNIs, so it is one DNS label."""
+    if not _LABEL.fullmatch(name):
+        yield Violation(
+            field,
+            "must be a DNS label (lower case letters, digits and '-', at most 63, beginning and ending with a letter"
+            f" or digit), not {name!r}",
         )
 
 

@@ -77,8 +77,8 @@ def made_on_global(type_: ResourceType) -> bool:
     return Flow.ZONE_TO_GLOBAL not in type_.flow or Flow.GLOBAL_TO_ZONE in type_.flow
 
 
-def check_stored(stored: Resource, role: Role) -> None:
-    """Refuse to change or delete what somebody else owns.
+def check_stored(stored: Resource, role: Role, verb: str = "change") -> None:
+    """Refuse to change or ``delete`` (the ``verb``) what somebody else owns.
 
     Raises:
         ConflictError: the configuration file owns it.
@@ -88,18 +88,20 @@ def check_stored(stored: Resource, role: Role) -> None:
         raise ConflictError(
             f"{stored.key} belongs to the configuration file of this control plane: change it there and restart"
         )
-    origin = stored.labels.get(label.ORIGIN)
+    origin, zone = stored.labels.get(label.ORIGIN), stored.labels.get(label.ZONE, "")
+    wanted, because = "", ""
     if role.is_federated and origin == label.ORIGIN_GLOBAL:
-        raise InvalidError(str(stored.key), [origin_violation(label.ORIGIN_ZONE, "it came from the global")])
-    zone = stored.labels.get(label.ZONE, "")
-    if role.zone and zone not in ("", role.zone):
+        wanted, because = label.ORIGIN_ZONE, f"it came from the global; {verb} it there"
+    elif role.zone and zone not in ("", role.zone):
         # ingresses of other zones, forwarded by the global: they carry origin "zone" here too
-        violation = Violation(at(label.ZONE), f"must be '{role.zone}': it belongs to zone '{zone}'; change it there")
+        violation = Violation(at(label.ZONE), f"must be '{role.zone}': it belongs to zone '{zone}'; {verb} it there")
         raise InvalidError(str(stored.key), [violation])
-    if role.is_global and origin == label.ORIGIN_ZONE:
-        raise InvalidError(
-            str(stored.key), [origin_violation(label.ORIGIN_GLOBAL, f"it came from zone '{zone}'; change it there")]
-        )
+    elif role.is_global and origin == label.ORIGIN_ZONE:
+        wanted, because = label.ORIGIN_GLOBAL, f"it came from zone '{zone}'; {verb} it there"
+    if because:
+        is_change = verb == "change"  # which label it must have is of no use to who wants to delete it
+        found = origin_violation(wanted, because) if is_change else Violation(at(label.ORIGIN), because)
+        raise InvalidError(str(stored.key), [found])
 
 
 def label_violations(

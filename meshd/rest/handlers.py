@@ -188,7 +188,8 @@ class ResourceHandlers:
         await api.store.write([Update(resource) if stored is not None else Create(resource)])
         if stored is None or not stored.same_content(resource):
             log.info("%s %s by=%s", key, "created" if stored is None else "updated", user.name)
-        return JSONResponse({}, 200 if stored is not None else 201)
+        said = writes.warnings(api.store, resource)
+        return JSONResponse({"warnings": said} if said else {}, 200 if stored is not None else 201)
 
     def _decode(self, key: ResourceKey, document: Any) -> Resource:
         """The resource of a body, which names the same resource as the URL."""
@@ -217,7 +218,7 @@ class ResourceHandlers:
         stored = api.store.get(key)
         if stored is None:
             raise errors.not_found(errors.DELETE)
-        access.check_stored(stored, api.role)
+        access.check_stored(stored, api.role, "delete")
         writes.check_delete(api.store, key)
         await api.store.write([Delete(key, stored.version)])
         log.info("%s deleted by=%s", key, user.name)

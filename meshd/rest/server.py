@@ -24,13 +24,13 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from meshd.config import Config
-from meshd.model.errors import MeshdError
 from meshd.rest.body import MAX_BYTES
 from meshd.rest.errors import RequestError
 from meshd.rest.handlers import Api, Metrics
 from meshd.rest.routes import api_app, diagnostics_app
 from meshd.runtime.listen import WEATHER, accept_loop, open_listeners
 
+from meshd.runtime.tls_files import load_pair
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 512
@@ -63,10 +63,6 @@ class HttpMetrics:
             ["server", "event"],
             registry=registry,
         )
-
-
-class TlsFilesError(MeshdError):
-    """A certificate or key that cannot be used; the message names the setting."""
 
 
 class HttpServer:
@@ -214,10 +210,7 @@ def tls_context(binding: Binding) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
-    try:
-        context.load_cert_chain(certificate, key)
-    except (OSError, ssl.SSLError) as error:
-        raise TlsFilesError(f"{binding.setting}: cannot use {certificate} with {key}: {error}") from error
+    load_pair(context, certificate, key, binding.setting)
     return context
 
 

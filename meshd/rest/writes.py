@@ -81,6 +81,15 @@ def mesh_violations(stored: Resource | None, wanted: Resource, materials: Materi
     return [*changed, *check_backends(wanted, materials)]
 
 
+def warnings(store: Store, resource: Resource) -> list[str]:
+    """What is allowed but should be known of a resource that was written here."""
+    if resource.key.kind != "Mesh" or cast("Mesh", resource.spec).enabled_backend() is not None:
+        return []
+    if len(store.list("Zone")) < 2:
+        return []
+    return ["services of other zones cannot be reached without mTLS; set mtls.enabledBackend and mtls.backends"]
+
+
 def check_delete(store: Store, key: ResourceKey) -> None:
     """Refuse to delete a mesh with Dataplanes and a zone that is connected.
 

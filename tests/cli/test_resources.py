@@ -5,6 +5,7 @@ import trio
 import yaml
 
 from meshd.ca import access, signing
+from meshd.cli import output
 from meshd.cli.output import age, columns
 from tests.cli.support import run
 from tests.rest.support import GLOBAL, INGRESS, MESH, NOW, STANDALONE, Plane, dataplane, federated, permission
@@ -158,3 +159,18 @@ def test_a_zone_of_which_nothing_is_known_is_not_shown_offline():
     header, rows = columns("Zone", [{"name": "a"}, {"name": "b", "zoneInsight": {"subscriptions": []}}], NOW)
     assert header == ["NAME", "STATUS", "AGE"]
     assert [row[1] for row in rows] == ["-", "Offline"]
+
+
+def test_proxies_of_a_zone_that_is_away_are_shown_offline():
+    ended = {"name": "a", "zoneInsight": {"subscriptions": [{"connectTime": "x", "disconnectTime": "y"}]}}
+    there = {"name": "b", "zoneInsight": {"subscriptions": [{"connectTime": "x"}]}}
+    unknown = {"name": "c", "zone": {}}
+    offline = output.offline_zones([ended, there, unknown])
+    assert offline == {"a"}
+    insight = {"dataplaneInsight": {"subscriptions": [{"connectTime": "x"}]}}
+    items = [{"name": f"dp-{z}", "mesh": "default", "labels": {"kuma.io/zone": z}, **insight} for z in "abc"]
+    header, rows = output.columns("Dataplane", items, NOW, offline)
+    assert [row[header.index("STATUS")] for row in rows] == ["Offline", "Online", "Online"]
+    ingresses = [{"name": "in", "zoneIngress": {"zone": "a"}}]
+    header, rows = output.columns("ZoneIngress", ingresses, NOW, offline)
+    assert rows[0][header.index("STATUS")] == "", "unknown stays unknown"

@@ -26,6 +26,7 @@ from meshd.kds.server import GLOBAL_TO_ZONE, HEALTH_CHECK, ZONE_TO_GLOBAL
 from meshd.model import codec
 from meshd.model.errors import DeniedError
 from meshd.rpc import GrpcServer, RpcError, RpcMetrics, Status, channel_over
+from meshd.runtime.tls_files import TlsFilesError
 from meshd.store.memory import MemoryStore
 from meshd.store.store import Put
 from tests.kds.lab import REGISTRY, control_plane, dataplane, lab, mesh, now
@@ -316,7 +317,7 @@ def test_a_token_is_shown_to_a_verified_global_only() -> None:
 def test_a_ca_file_that_is_none_is_an_error(tmp_path) -> None:
     file = tmp_path / "ca.pem"
     file.write_text("nothing")
-    with pytest.raises(ssl.SSLError):
+    with pytest.raises(TlsFilesError, match=r"multizone\.zone\.kds\.rootCaFile: .* is no PEM certificate"):
         client_context(str(file))
 
 

@@ -221,6 +221,33 @@ async def test_services_that_differ_by_case_only_are_refused(tmp_path):
     assert "differs only by case from 'web'" in answer.text
 
 
+async def test_a_mesh_without_mtls_in_several_zones_is_taken_with_a_warning(tmp_path):
+    plane = Plane(tmp_path, GLOBAL)
+    zones = [{"type": "Zone", "name": name} for name in ("zone-a", "zone-b")]
+    await plane.add(zones[0])
+    assert (await plane.put(MESH)).json() == {}, "one zone has no others"
+    await plane.add(zones[1])
+    answer = await plane.put(MESH)
+    assert answer.status_code == 200
+    [warning] = answer.json()["warnings"]
+    assert warning.startswith("services of other zones cannot be reached without mTLS")
+    mtls = {"enabledBackend": "ca-1", "backends": [{"name": "ca-1", "type": "builtin"}]}
+    assert (await plane.put({**MESH, "mtls": mtls})).json() == {}
+    assert (await plane.put({"type": "Zone", "name": "zone-a", "enabled": True})).json() == {}
+
+
+async def test_what_came_from_the_global_is_deleted_there(tmp_path):
+    plane = Plane(tmp_path, federated())
+    secret = {"type": "Secret", "mesh": "default", "name": "s", "data": "eA=="}
+    await plane.add(MESH, {**secret, "labels": {"kuma.io/origin": "global"}})
+    answer = await plane.delete("/meshes/default/secrets/s")
+    [wrong] = answer.json()["invalid_parameters"]
+    assert (answer.status_code, wrong["reason"]) == (400, "it came from the global; delete it there")
+    answer = await plane.put(secret)
+    [wrong] = answer.json()["invalid_parameters"]
+    assert wrong["reason"] == "the origin label must be set to 'zone': it came from the global; change it there"
+
+
 async def test_an_ingress_keeps_what_its_zone_computed(tmp_path):
     plane = Plane(tmp_path, STANDALONE)
     services = [{"tags": {"kuma.io/service": "web"}, "instances": 2, "mesh": "default"}]
@@ -323,6 +350,12 @@ async def test_tokens_are_issued_to_administrators_and_checked(tmp_path):
     assert "jane" in refused.json()["detail"]
     answer = await plane.get("/who-am-i", headers={"authorization": "Bearer nonsense"})
     assert answer.status_code == 401
+
+    for name in ("Zone A", "zone.a", "-a", "a" * 64):
+        answer = await plane.post("/tokens/zone", {**body, "zone": name})
+        [wrong] = answer.json()["invalid_parameters"]
+        assert (answer.status_code, wrong["field"]) == (400, "zone")
+        assert wrong["reason"].startswith("must be a DNS label")
 
     answer = await plane.post("/tokens/dataplane", {"mesh": "default"})
     assert (answer.status_code, answer.json()["title"]) == (404, "Signing Key not found")

@@ -21,12 +21,12 @@ from meshd.rest.server import (
     Binding,
     HttpMetrics,
     HttpServer,
-    TlsFilesError,
     api_server,
     diagnostics_server,
     hypercorn_config,
 )
 from meshd.runtime.listen import ListenError
+from meshd.runtime.tls_files import TlsFilesError
 from tests.rest.support import STANDALONE, Plane
 
 pytestmark = pytest.mark.e2e
@@ -218,7 +218,7 @@ async def test_a_certificate_that_cannot_be_used_names_the_setting(tmp_path):
     binding = Binding("127.0.0.1", 0, "apiServer.https", (tmp_path / "c.pem", tmp_path / "k.pem"))
     with pytest.raises(ExceptionGroup) as caught:
         await server_of(hello, binding=binding).run()
-    assert caught.group_contains(TlsFilesError, match=r"apiServer\.https: cannot use")
+    assert caught.group_contains(TlsFilesError, match=r"apiServer\.https\.tlsCertFile: .*c\.pem is no PEM")
 
 
 def test_hypercorn_is_quiet():
