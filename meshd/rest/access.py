@@ -114,6 +114,9 @@ def label_violations(
         found.append(origin_violation(label.ORIGIN_GLOBAL))
     if role.is_federated and type_.is_policy and origin != label.ORIGIN_ZONE:
         found.append(origin_violation(label.ORIGIN_ZONE))
+    if is_of_zone(type_, role) and origin not in (None, label.ORIGIN_ZONE):
+        # taken for a copy of the global's it would stay here, and nobody could change it any more
+        found.append(origin_violation(label.ORIGIN_ZONE))
     zone = labels.get(label.ZONE)
     if role.zone and zone not in (None, role.zone):
         found.append(Violation(at(label.ZONE), f"must be '{role.zone}', the zone of this control plane, not '{zone}'"))
@@ -125,6 +128,11 @@ def label_violations(
             message = f"is immutable, cannot be changed from '{before}' to '{labels[name]}'"
             found.append(Violation(at(name), message))
     return found
+
+
+def is_of_zone(type_: ResourceType, role: Role) -> bool:
+    """Whether what is written here of this kind is the zone's own: everything that zones make but policies."""
+    return not role.is_global and not type_.is_policy and Flow.ZONE_LOCAL in type_.flow
 
 
 def origin_violation(wanted: str, because: str = "") -> Violation:

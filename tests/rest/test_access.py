@@ -67,3 +67,12 @@ def test_labels(role, labels, stored, fields):
     before = with_labels(stored) if stored is not None else None
     found = label_violations(registry()["MeshTrafficPermission"], labels, before, role)
     assert [v.field for v in found] == [f'labels["{f}"]' for f in fields]
+
+
+@pytest.mark.parametrize("role", [STANDALONE, FEDERATED], ids=["standalone", "federated"])
+@pytest.mark.parametrize("kind", ["Dataplane", "ZoneIngress", "ZoneEgress"])
+def test_what_a_zone_makes_cannot_claim_to_be_the_globals(role, kind):
+    for origin, fields in (("global", [label.ORIGIN]), ("zone", []), (None, [])):
+        labels = {label.ORIGIN: origin} if origin else {}
+        found = label_violations(registry()[kind], labels, None, role)
+        assert [v.field for v in found] == [f'labels["{f}"]' for f in fields]
