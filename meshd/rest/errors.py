@@ -3,9 +3,12 @@
 Source: reference/dataplane.md 6.1.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from starlette.responses import Response
 
 from meshd.model.errors import (
     ConflictError,
@@ -47,6 +50,13 @@ class RequestError(MeshdError):
             answer["invalid_parameters"] = [{"field": v.field, "reason": v.message} for v in self.violations]
             answer["causes"] = [{"field": v.field, "message": v.message} for v in self.violations]
         return answer
+
+
+def answer(refused: RequestError, headers: Mapping[str, str] | None = None) -> Response:
+    """The response that says no, whatever characters a request has put into it: a half one is escaped."""
+    text = json.dumps(refused.body(), ensure_ascii=False, separators=(",", ":"))
+    content = text.encode(errors="backslashreplace")  # U+D800 becomes \ud800, as JSON wants it
+    return Response(content, refused.status, dict(headers or {}), "application/json")
 
 
 def explain(error: MeshdError, title: str) -> RequestError:

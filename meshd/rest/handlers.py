@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -21,7 +21,8 @@ from meshd.model.resource import Resource, ResourceKey
 from meshd.model.resource_type import ResourceType, Scope
 from meshd.rest import access, errors, index, query, tokens, view, writes
 from meshd.rest.authn import identify
-from meshd.rest.body import read_body
+from meshd.rest.body import LONG_BYTES, read_body
+from meshd.runtime.aside import Aside
 from meshd.store.store import Create, Delete, Store, Update
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ class Api:
     instance_id: str
     hostname: str
     kds_status: Callable[[], Mapping[str, Any]] = nothing
+    aside: Aside = field(default_factory=Aside)
 
     @property
     def role(self) -> access.Role:
@@ -74,6 +76,13 @@ class Api:
             authenticate=lambda token: authenticate_user(self.store, token, self.now()),
         )
 
+    async def read(self, request: Request) -> Any:
+        """The body as data; see ``read_body``. Long ones are read one at a time, beside the loop."""
+        body, content_type = await request.body(), request.headers.get("content-type", "")
+        if len(body) <= LONG_BYTES:
+            return read_body(body, content_type)
+        return await self.aside.run(read_body, body, content_type)
+
 
 class Metrics:
     """Requests by method and status."""
@@ -97,10 +106,10 @@ def guarded(handler: Handler, title: str) -> Handler:
             refused = errors.explain(error, title)
             if refused.status >= 500:
                 log.exception("%s %s failed", request.method, request.url.path)
-            return JSONResponse(refused.body(), refused.status)
+            return errors.answer(refused)
         except Exception:  # request edge: a bug here costs one request
             log.exception("%s %s failed", request.method, request.url.path)
-            return JSONResponse(errors.RequestError(500, title, "Internal Server Error").body(), 500)
+            return errors.answer(errors.RequestError(500, title, "Internal Server Error"))
 
     return run
 
@@ -171,7 +180,7 @@ class ResourceHandlers:
         refused = access.refusal(self._type, api.role)
         if refused is not None:
             raise refused
-        document = read_body(await request.body(), request.headers.get("content-type", ""))
+        document = await api.read(request)
         wanted = self._decode(key, document)
         if self._type.scope is Scope.MESH:
             writes.check_mesh(api.store, key.mesh)
@@ -296,7 +305,7 @@ class OtherHandlers:
             user = self._api.user(request)
             if not user.is_admin:
                 raise access.denied(user, "cannot generate tokens")
-            data = read_body(await request.body(), request.headers.get("content-type", ""))
+            data = await self._api.read(request)
             try:
                 return PlainTextResponse(issue(self._api.store, data, self._api.now()))
             except NotFoundError as error:

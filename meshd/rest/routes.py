@@ -6,7 +6,7 @@ from typing import Any
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -83,7 +83,7 @@ async def page_not_found(_: Request, __: Exception) -> Response:
 async def method_not_allowed(request: Request, _: Exception) -> Response:
     """A known URL with another method."""
     refused = errors.not_allowed(f"{request.method} is not supported here")
-    return JSONResponse(refused.body(), 405)
+    return errors.answer(refused)
 
 
 class Counted:

@@ -12,25 +12,27 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import h11
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config as HypercornConfig
 from hypercorn.events import Event, Updated
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from prometheus_client import CollectorRegistry, Counter
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from meshd.config import Config
 from meshd.rest.body import MAX_BYTES
-from meshd.rest.errors import RequestError
+from meshd.rest.errors import RequestError, answer
 from meshd.rest.handlers import Api, Metrics
 from meshd.rest.routes import api_app, diagnostics_app
 from meshd.runtime.listen import WEATHER, accept_loop, open_listeners
 
 from meshd.runtime.tls_files import load_pair
+
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS = 512
@@ -146,12 +148,40 @@ class HttpServer:
             log.debug("%s: connection ended: %r", self.name, group.exceptions)
 
 
+class HttpVersionError(Exception):
+    """A peer speaks HTTP/2, which is not spoken here."""
+
+
+class Http1(H11Protocol):
+    """Hypercorn's HTTP/1.1 that stays it: an ``Upgrade: h2c`` is ignored, HTTP/2 from the first byte is a 505."""
+
+    async def _check_protocol(self, event: h11.Request) -> None:
+        if event.http_version not in (b"1.0", b"1.1"):
+            await self._send_error_response(505)
+            raise HttpVersionError(f"HTTP/{event.http_version.decode('ascii')} is not spoken here")
+
+
 class Connection(TCPServer):
-    """Hypercorn's connection, ended when its peer has ended it; Hypercorn would keep it until the idle timeout."""
+    """Hypercorn's connection that speaks HTTP/1.1 only, and ends when its peer has ended it.
+
+    Hypercorn would keep it until the idle timeout.
+    """
 
     _ended = False
 
     async def _read_data(self) -> None:
+        made = self.protocol  # by Hypercorn, just before; nothing was read yet
+        made.protocol = Http1(
+            made.app,
+            made.config,
+            made.context,
+            made.task_group,
+            made.state,
+            made.ssl,
+            made.client,
+            made.server,
+            made.send,
+        )
         await super()._read_data()
         self._ended = True
         await self.idle_task.stop()
@@ -260,5 +290,4 @@ class BoundedBody:
 async def refuse(scope: Scope, receive: Receive, send: Send, status: int, detail: str) -> None:
     """Answer a request that is not read to its end, and close its connection."""
     refused = RequestError(status, "Bad Request", detail)
-    answer = JSONResponse(refused.body(), status, headers={"connection": "close"})
-    await answer(scope, receive, send)
+    await answer(refused, {"connection": "close"})(scope, receive, send)

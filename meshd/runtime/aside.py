@@ -1,0 +1,23 @@
+"""One long pure computation at a time beside the loop, in a worker thread, for work that cannot be cut into steps.
+
+The threads share the interpreter, so this makes nothing faster: it lets the loop run in between.
+"""
+
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import trio
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Aside:
+    """A place for one computation at a time; others wait in line, so that together they hold up little else."""
+
+    def __init__(self) -> None:
+        self._line = trio.CapacityLimiter(1)
+
+    async def run(self, compute: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """What ``compute`` returns or raises. Cancelled in line at once, and in the thread once it is through."""
+        return await trio.to_thread.run_sync(lambda: compute(*args, **kwargs), limiter=self._line)
