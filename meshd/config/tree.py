@@ -211,7 +211,6 @@ class DnsServer(Section):
 
     domain: Domain = Field(default="mesh", description="The domain of the mesh's names.")
     cidr: Network4 = Field(default=IPv4Network("240.0.0.0/4"), alias="CIDR", description="The pool of virtual IPs.")
-    service_vip_enabled: Flag = Field(default=True, description="Give every service a name and a virtual IP.")
     service_vip_port: FixedPort = Field(default=80, description="The port to use with SERVICE.DOMAIN.")
     listen: Listen = Field(default="127.0.0.1:5653", description="UDP and TCP address; empty: no DNS (meshd).")
     upstreams: tuple[Upstream, ...] = Field(default=(), description="Servers for all other names (meshd).")

@@ -64,7 +64,6 @@ SAMPLES = {
     "multizone.zone.allowZonePolicies": ("true", True, FEDERATED),
     "dnsServer.domain": ("corp", "corp", {}),
     "dnsServer.CIDR": ("127.8.0.0/16", "127.8.0.0/16", {}),
-    "dnsServer.serviceVipEnabled": ("false", False, {}),
     "dnsServer.serviceVipPort": ("8080", 8080, {}),
     "dnsServer.listen": ("", "", {}),
     "dnsServer.upstreams": ("10.0.0.1,10.0.0.2:54", ["10.0.0.1:53", "10.0.0.2:54"], {}),
