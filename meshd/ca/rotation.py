@@ -1,6 +1,7 @@
 """When an identity is replaced, which roots overlap meanwhile, and how failing is slowed down.
 
-A certificate is renewed at half its life, so that a control plane may be away for the other half. When the CA of a
+A certificate is renewed at half its life, so that a control plane may be away for the other half, and at once when its
+Mesh gives certificates another life; the other settings of a backend do not show in a certificate. When the CA of a
 mesh changes, every control plane first trusts both roots and only then, ``SETTLE`` later, signs with the new one: by
 then the other zones trust it too, and no connection fails in between. The old root is trusted for ``OVERLAP`` and
 no longer, because a CA may be replaced for having leaked; disabling mTLS forgets it at once.
@@ -16,6 +17,7 @@ from meshd.ca.x509 import SKEW
 
 SETTLE = timedelta(seconds=5)
 OVERLAP = timedelta(hours=1)
+WHOLE = timedelta(seconds=1)
 
 FIRST_BACKOFF = timedelta(seconds=5)
 MAX_BACKOFF = timedelta(minutes=5)
@@ -30,6 +32,7 @@ class Reason(enum.StrEnum):
     FIRST = "first"
     URIS = "uris"
     AUTHORITY = "authority"
+    LIFE = "life"
     HALF_LIFE = "half-life"
 
 
@@ -45,12 +48,14 @@ def due(
     is_current: bool,
     root_ends: datetime,
     since: datetime,
+    life: timedelta,
     now: datetime,
 ) -> tuple[datetime, Reason]:
     """When the next certificate must be issued, and why; a time that is not after ``now`` means at once.
 
     ``is_current`` says whether the identity was signed by the CA in force, which is in force since ``since`` and
-    ends at ``root_ends``: a certificate that lasts as long as its CA cannot be made longer by another.
+    ends at ``root_ends``: a certificate that lasts as long as its CA cannot be made longer by another. ``life`` is what
+    its Mesh gives a certificate now.
     """
     if identity is None or identity.not_after <= now:
         return now, Reason.FIRST
@@ -58,6 +63,9 @@ def due(
         return now, Reason.URIS
     if not is_current:
         return min(since + SETTLE, identity.not_after), Reason.AUTHORITY
+    # Read from the certificate, so that it holds over a restart; its times are in whole seconds.
+    if abs(min(identity.not_before + SKEW + life, root_ends) - identity.not_after) > WHOLE:
+        return now, Reason.LIFE
     if identity.not_after >= root_ends:
         return identity.not_after, Reason.HALF_LIFE
     return half_life(identity), Reason.HALF_LIFE

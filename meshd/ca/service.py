@@ -299,6 +299,7 @@ class IdentityService:
             is_current=is_current,
             root_ends=authority.signer.certificate.not_valid_after_utc,
             since=state.since or now,
+            life=authority.life,
             now=now,
         )
 

@@ -10,27 +10,44 @@ from meshd.ca.identity import Identity
 from meshd.ca.rotation import Reason
 from tests.ca.builders import NOW
 
-SECOND, HOUR = timedelta(seconds=1), timedelta(hours=1)
+SECOND, HOUR, DAY = timedelta(seconds=1), timedelta(hours=1), timedelta(days=1)
 ONE = Identity("default", ("a",), b"chain", b"key", NOW - 10 * SECOND, NOW + 24 * HOUR)
 FAR = NOW + 1000 * HOUR
 
 
 @pytest.mark.parametrize(
-    ("identity", "uris", "is_current", "root_ends", "expected"),
+    ("identity", "uris", "is_current", "root_ends", "life", "expected"),
     [
-        (None, ("a",), False, FAR, (NOW, Reason.FIRST)),
-        (replace(ONE, not_after=NOW), ("a",), True, FAR, (NOW, Reason.FIRST)),
-        (ONE, ("a", "b"), True, FAR, (NOW, Reason.URIS)),
-        (ONE, ("a",), False, FAR, (NOW + 2 * SECOND, Reason.AUTHORITY)),
-        (replace(ONE, not_after=NOW + SECOND), ("a",), False, FAR, (NOW + SECOND, Reason.AUTHORITY)),
-        (ONE, ("a",), True, FAR, (NOW + 12 * HOUR, Reason.HALF_LIFE)),
-        (ONE, ("a",), True, NOW + 24 * HOUR, (NOW + 24 * HOUR, Reason.HALF_LIFE)),
+        (None, ("a",), False, FAR, DAY, (NOW, Reason.FIRST)),
+        (replace(ONE, not_after=NOW), ("a",), True, FAR, DAY, (NOW, Reason.FIRST)),
+        (ONE, ("a", "b"), True, FAR, DAY, (NOW, Reason.URIS)),
+        (ONE, ("a",), False, FAR, DAY, (NOW + 2 * SECOND, Reason.AUTHORITY)),
+        (replace(ONE, not_after=NOW + SECOND), ("a",), False, FAR, DAY, (NOW + SECOND, Reason.AUTHORITY)),
+        (ONE, ("a",), True, FAR, DAY, (NOW + 12 * HOUR, Reason.HALF_LIFE)),
+        (ONE, ("a",), True, NOW + 24 * HOUR, 2 * DAY, (NOW + 24 * HOUR, Reason.HALF_LIFE)),
+        (ONE, ("a",), True, FAR, HOUR, (NOW, Reason.LIFE)),
+        (ONE, ("a",), True, FAR, DAY + HOUR, (NOW, Reason.LIFE)),
+        (ONE, ("a",), True, FAR, DAY + SECOND / 2, (NOW + 12 * HOUR, Reason.HALF_LIFE)),
+        (ONE, ("a",), False, FAR, HOUR, (NOW + 2 * SECOND, Reason.AUTHORITY)),
     ],
-    ids=["first", "expired", "uris", "new CA settles", "new CA, old cert ends", "half life", "as long as its CA"],
+    ids=[
+        "first",
+        "expired",
+        "uris",
+        "new CA settles",
+        "new CA, old cert ends",
+        "half life",
+        "as long as its CA",
+        "shorter",
+        "longer",
+        "fraction of a second",
+        "new CA and life settle",
+    ],
 )
-def test_when_the_next_certificate_is_due(identity, uris, is_current, root_ends, expected):
+def test_when_the_next_certificate_is_due(identity, uris, is_current, root_ends, life, expected):
     since = NOW - 3 * SECOND
-    assert rotation.due(identity, uris, is_current=is_current, root_ends=root_ends, since=since, now=NOW) == expected
+    found = rotation.due(identity, uris, is_current=is_current, root_ends=root_ends, since=since, life=life, now=NOW)
+    assert found == expected
 
 
 def test_half_life_does_not_count_the_back_dating():

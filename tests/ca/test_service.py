@@ -2,6 +2,7 @@ import os
 import random
 import stat
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -129,6 +130,38 @@ async def test_new_uris_get_a_new_certificate_in_the_same_cell(world, autojump_c
         await settled()
         assert cell.value.identity.uris == API
         assert (world.issued("first"), world.issued("uris")) == (1, 1)
+
+
+@pytest.mark.parametrize("expiration", ["4h", "20h"])
+async def test_another_life_is_for_the_certificates_that_are_there_too(world, autojump_clock, expiration):
+    async with running(world.service()) as service:
+        cell = service.credentials("default", "web-1", WEB)
+        await trio.sleep(HOUR.total_seconds())
+        before = cell.value
+        await world.put(mesh(expiration=expiration))
+        await settled()
+        assert cell.value.trust == before.trust
+        left = cell.value.identity.not_after - world.now()
+        assert abs(left - int(expiration[:-1]) * HOUR) <= 2 * SECOND
+        await world.put(replace(mesh(expiration=expiration), labels={"a": "b"}))
+        await settled()
+        assert (world.issued("first"), world.issued("life"), cell.version) == (1, 1, 3)
+    async with running(world.service()) as service:
+        again = service.credentials("default", "web-1", WEB)
+        await settled()
+        assert again.value == cell.value
+
+
+async def test_another_life_given_while_nobody_ran_is_seen_at_the_start(world, autojump_clock):
+    async with running(world.service()) as service:
+        service.credentials("default", "web-1", WEB)
+        await settled()
+    await world.put(mesh(expiration="4h"))
+    async with running(world.service()) as service:
+        cell = service.credentials("default", "web-1", WEB)
+        await settled()
+        assert cell.value.identity.not_after <= world.now() + 4 * HOUR
+        assert world.issued("life") == 1
 
 
 async def test_a_new_ca_is_trusted_first_and_signs_later_and_the_old_one_is_forgotten(world, autojump_clock):
