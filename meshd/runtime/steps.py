@@ -13,7 +13,7 @@ import trio
 
 T = TypeVar("T")
 
-STEP_S = 0.0002
+STEP_S = 0.0001
 """How long a step may be: a connection through two engines waits for several in a row. The turn around it costs some
 hundredths of a millisecond."""
 

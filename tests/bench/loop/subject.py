@@ -42,7 +42,8 @@ from meshd.store.store import Put
 from meshd.topology.keeper import Keeper, VipSettings
 from meshd.topology.view import MeshView
 from tests.l4 import pki
-from tests.l4.lab import dataplane, egress, free_port, ingress
+from tests.l4.lab import dataplane, egress, ingress
+from tests.ports import free_port
 
 SERVICES = 1000
 
