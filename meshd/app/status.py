@@ -27,6 +27,7 @@ def global_status(kds: GlobalKds) -> Mapping[str, Any]:
         "refused": [
             {"zone": r.zone, "address": r.address, "at": timestamp(r.at), "reason": r.reason} for r in kds.refused.value
         ],
+        "withheld": [{"kind": kind, "unreadable": keys} for kind, keys in sorted(kds.withheld.items())],
         "quarantine": quarantined(kds.quarantine),
     }
 

@@ -54,6 +54,9 @@ UNACKNOWLEDGED_S = 30.0
 TOKEN_AGAIN_S = 1.0
 """How often a zone looks for a token that is not there yet."""
 
+MAX_BACKOFF_S = 5.0
+"""How long a zone waits at most before it calls again: a global that is back should have its zones within seconds."""
+
 STOPPING = "this control plane is stopping"
 
 Connect = Callable[[], AbstractAsyncContextManager[Channel]]
@@ -189,7 +192,14 @@ class ZoneKds:
     async def _link(self) -> None:
         # DEBUG: ``_down`` has said it already, and with what it means for the zone.
         name = f"zone={self._zone} global"
-        await retrying(self._once, (MeshdError, OSError), name=name, rng=self._rng, level=logging.DEBUG)
+        await retrying(
+            self._once,
+            (MeshdError, OSError),
+            name=name,
+            rng=self._rng,
+            max_backoff_s=MAX_BACKOFF_S,
+            level=logging.DEBUG,
+        )
 
     async def _once(self) -> None:
         """One connection from beginning to end; always raises."""

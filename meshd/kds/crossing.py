@@ -102,6 +102,14 @@ def never_leaves_global(key: ResourceKey) -> bool:
             return False
 
 
+def is_missed(type_: ResourceType, key: ResourceKey) -> bool:
+    """Whether zones may have a copy of a resource of the global's own, of which only the key is known.
+
+    What only zones make comes again from its zone, and nobody could write it anew on the global.
+    """
+    return Flow.GLOBAL_TO_ZONE in type_.flow and not never_leaves_global(key)
+
+
 def public_half(resource: Resource) -> Resource:
     """The public key of a zone token signing key, under the name that zones look for it."""
     assert isinstance(resource.spec, Secret)  # noqa: S101 the kind says so

@@ -14,7 +14,7 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from meshd.discovery import Answer, DeltaRequest, Node, Received, Receiver, Resources, Sender, Waiting, wire
-from meshd.discovery.messages import WILDCARD
+from meshd.discovery.messages import WILDCARD, DeltaResponse
 from meshd.kds.health import Counts, overdue
 from meshd.kds.merge import Batch, Merged, complaint, joined, pieces, shortened
 from meshd.kds.metrics import Metrics
@@ -124,7 +124,8 @@ class SendingStream:
     """Sends what a peer subscribes to, on one call.
 
     ``kinds`` are those that can have resources; ``counts`` is by kind, all others under "other". ``on_answer`` is told
-    kind and error (empty: ACK) of every answer.
+    kind and error (empty: ACK) of every answer. Of a kind that ``is_withheld`` nothing is sent, not even that there is
+    none; call ``changed`` once that is over.
     """
 
     def __init__(
@@ -137,8 +138,10 @@ class SendingStream:
         limit_s: float,
         metrics: Metrics,
         on_answer: Callable[[str, str], None],
+        is_withheld: Callable[[str], bool] = lambda _: False,
     ) -> None:
         self._pipe = pipe
+        self._is_withheld = is_withheld
         self._sender = Sender(resources, control_plane)
         self._kinds = kinds
         self._limit_s = limit_s
@@ -219,7 +222,7 @@ class SendingStream:
         while True:
             await self._work.wait()
             self._work = trio.Event()
-            while (response := self._sender.poll(trio.current_time())) is not None:
+            while (response := self._poll()) is not None:
                 kind = self._label(response.type_url)
                 self.counts.setdefault(kind, Counts()).sent += 1
                 self._metrics.responses.labels(kind, "sent", "sent").inc()
@@ -227,6 +230,10 @@ class SendingStream:
                 sent, self._sent = self._sent, trio.Event()
                 sent.set()
                 await self._pipe.send(wire.encode_response(response))
+
+    def _poll(self) -> DeltaResponse | None:
+        types = [kind for kind in self._sender.types if not self._is_withheld(kind)]
+        return self._sender.poll(trio.current_time(), types)
 
 
 async def watch_overdue(

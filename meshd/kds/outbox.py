@@ -25,7 +25,8 @@ class Outgoing:
 class Outbox:
     """The outgoing resources by kind and wire name. ``refused`` are those that could not be encoded, and why.
 
-    Reads like ``discovery.Resources``.
+    ``withheld`` are kinds of which nothing is to be sent, and why: see ``withhold``. Reads like
+    ``discovery.Resources``.
     """
 
     def __init__(self, registry: Registry, kinds: Iterable[str], cross: Cross) -> None:
@@ -34,6 +35,7 @@ class Outbox:
         self._by_name: dict[str, dict[str, Outgoing]] = {kind: {} for kind in kinds}
         self._name_of: dict[ResourceKey, str] = {}
         self.refused: dict[ResourceKey, str] = {}
+        self.withheld: Mapping[str, str] = {}
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -70,6 +72,19 @@ class Outbox:
                 if before is None or before.entry.version != outgoing.entry.version:
                     changed[key.kind].add(new_name)
         return changed
+
+    def withhold(self, unreadable: Iterable[ResourceKey]) -> frozenset[str]:
+        """Send nothing of the kinds that these belong to; returns the kinds that are withheld no more.
+
+        ``unreadable`` is what is stored and cannot be read. The first response of a kind is all there is of it, so
+        without such a resource the other end would delete its copy: a Deny could vanish. Better nothing new than that.
+        """
+        by_kind: dict[str, list[str]] = defaultdict(list)
+        for key in sorted(unreadable):
+            if key.kind in self._by_name:
+                by_kind[key.kind].append(str(key))
+        before, self.withheld = self.withheld, {kind: ", ".join(keys) for kind, keys in by_kind.items()}
+        return frozenset(before.keys() - self.withheld.keys())
 
     def _outgoing(self, key: ResourceKey, resource: Resource | None) -> Outgoing | None:
         if resource is None:

@@ -103,7 +103,9 @@ class GlobalKds:
     """The global's KDS. ``handlers`` go into a ``GrpcServer``; ``run`` must be running for them to answer.
 
     ``zones`` says who is online and why not, ``quarantine.items`` what was refused, ``refused`` who was turned away
-    (newest last).
+    (newest last). ``withheld`` are kinds of which zones are sent nothing, and the resources that are the reason: they
+    are in the store and cannot be read, and without them a zone would delete its copies. Zones keep what they have of
+    such a kind until somebody writes the resources anew.
     """
 
     name = "kds-global"
@@ -168,7 +170,8 @@ class GlobalKds:
     async def _spread(self, dirty: frozenset[ResourceKey]) -> None:
         """Tell every link what of these changes concerns it."""
         changed = dict(await refresh(self._outbox, dirty, self._store))
-        self._note_unsendable()
+        for kind in self._note_unsendable():
+            changed.setdefault(kind, set()).update(self._outbox.names(kind))
         zones = {key.name for key in dirty if key.kind == "Zone"}
         for zone in zones:
             if self._store.get(ResourceKey("Zone", "", zone)) is None:
@@ -182,8 +185,28 @@ class GlobalKds:
                 for kind, names in changed.items():
                     link.sending.changed(kind, names)
 
-    def _note_unsendable(self) -> None:
+    @property
+    def withheld(self) -> Mapping[str, str]:
+        """See the class."""
+        return self._outbox.withheld
+
+    def _note_unsendable(self) -> frozenset[str]:
+        """Note what cannot be sent; returns the kinds that are withheld no more."""
+        before = self._outbox.withheld
+        lost = [k for k in self._store.unreadable() if k.kind in self._registry]
+        back = self._outbox.withhold(k for k in lost if crossing.is_missed(self._registry[k.kind], k))
+        for kind, keys in self._outbox.withheld.items():
+            if kind not in before:
+                log.error(
+                    "kind=%s: no zone is sent anything of it, for %s cannot be read from the store: zones keep what"
+                    " they have; write it anew over the API (then delete it, if it is not wanted)",
+                    kind,
+                    keys,
+                )
+        for kind in sorted(back):
+            log.info("kind=%s is sent to zones again", kind)
         self.quarantine.replace("", Direction.SENT, {**unreadable(self._store), **self._outbox.refused})
+        return back
 
     def _forget(self, zone: str) -> None:
         """A Zone was deleted: its link goes, and with the next one it is made anew."""
@@ -214,6 +237,7 @@ class GlobalKds:
             limit_s=health.UNACKNOWLEDGED_S,
             metrics=self._metrics,
             on_answer=lambda kind, error: self._answered(caller.zone, kind, error),
+            is_withheld=lambda kind: kind in self._outbox.withheld,
         )
         sending.take(first)
         link.sending = sending

@@ -3,6 +3,7 @@ import random
 from datetime import timedelta
 
 import pytest
+import trio
 from prometheus_client import CollectorRegistry
 
 from meshd.app.status import global_status, zone_status
@@ -12,6 +13,7 @@ from meshd.kds.health import ZoneState
 from meshd.kds.keeper import ControlPlane
 from meshd.kds.quarantine import Direction, Quarantined
 from meshd.kds.server import GlobalKds, RefusedConnection
+from meshd.model.resource import ResourceKey
 from meshd.store.memory import MemoryStore
 from tests.rest.support import NOW
 
@@ -59,8 +61,18 @@ async def test_a_global_shows_its_zones_and_whom_it_turned_away(here):
             },
         ],
         "refused": [{"zone": "c", "address": "10.0.0.3:7", "at": "2026-03-04T05:06:07Z", "reason": "no token"}],
+        "withheld": [],
         "quarantine": [],
     }
+
+
+async def test_a_global_shows_what_it_sends_nothing_of(here, autojump_clock):
+    here.store.unreadable = lambda: {ResourceKey("Mesh", "", "b"): "no json", ResourceKey("Mesh", "", "a"): "no json"}
+    kds = GlobalKds(here)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(lambda task_status: kds.run(task_status=task_status))
+        assert global_status(kds)["withheld"] == [{"kind": "Mesh", "unreadable": "Mesh a, Mesh b"}]
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_zone_shows_its_link_what_it_waits_for_and_what_is_held_back(here):

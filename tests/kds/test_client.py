@@ -19,7 +19,7 @@ from trio.testing import memory_stream_pair
 from meshd.discovery import DeltaRequest, DeltaResponse, Entry, wire
 from meshd.discovery.fields import bytes_field, varint_field
 from meshd.discovery.wire import any_bytes
-from meshd.kds.client import ZoneKds, client_context, connector, interval_s
+from meshd.kds.client import MAX_BACKOFF_S, ZoneKds, client_context, connector, interval_s
 from meshd.kds.crossing import NODE_FEATURES, to_zone
 from meshd.kds.envelope import encode
 from meshd.kds.server import GLOBAL_TO_ZONE, HEALTH_CHECK, ZONE_TO_GLOBAL
@@ -397,3 +397,15 @@ async def test_a_global_with_a_certificate_of_another_ca_never_sees_the_token(tm
                             assert script.opened == []
                     scope.cancel()
         nursery.cancel_scope.cancel()
+
+
+async def test_a_zone_is_back_within_seconds_however_often_the_global_restarts(autojump_clock) -> None:
+    async with lab("global", "zone-a") as it:
+        await it.settle(0.5)
+        for down_s in (15, 20, 25):
+            await it.stop("global")
+            await it.settle(down_s)
+            assert not it.zone_kds("zone-a").status.value.connected
+            await it.start("global")
+            await it.settle(MAX_BACKOFF_S + 0.5)
+            assert it.zone_kds("zone-a").status.value.synced

@@ -15,7 +15,7 @@ from meshd.model.errors import ConflictError, UnavailableError
 from meshd.model.resource import ResourceKey
 from meshd.store.memory import MemoryStore
 from meshd.store.store import Put
-from tests.kds.lab import REGISTRY, ingress, lab, mesh, now
+from tests.kds.lab import REGISTRY, ingress, lab, mesh, now, permission
 from tests.kds.test_merge import received, sent_down
 
 KEY = ResourceKey("Mesh", "", "m")
@@ -124,6 +124,68 @@ async def test_what_the_store_cannot_read_is_shown_until_it_is_written_again(aut
         await it.put("global", mesh())
         await it.settle()
         assert it.global_kds.quarantine.items.value == ()
+
+
+async def lose(it, key: ResourceKey, broken: dict[ResourceKey, str]) -> None:
+    """What a row of the global's that turns undecodable comes to: it is not there after a restart, but reported."""
+    await it.stop("global")
+    await it.delete("global", key.kind, key.name, key.mesh)
+    broken[key] = "unknown field"
+    it.store("global").unreadable = lambda: broken
+    await it.start("global")
+
+
+DENY = ResourceKey("MeshTrafficPermission", "default", "deny")
+
+
+async def test_a_policy_that_the_global_cannot_read_does_not_vanish_from_the_zones(autojump_clock, caplog) -> None:
+    broken: dict[ResourceKey, str] = {}
+    async with lab("global", "zone-a") as it:
+        await it.put("global", mesh(), permission("deny", "Deny"), permission("allow"))
+        await it.settle()
+        await lose(it, DENY, broken)
+        await it.put("global", mesh("other"), permission("new"))
+        await it.start("zone-b")
+        await it.settle(30)
+        # nothing of the kind is sent, neither to who has it nor to a newcomer; everything else is
+        assert it.names("zone-a", DENY.kind) == ["allow", "deny"]
+        assert it.names("zone-b", DENY.kind) == []
+        assert it.names("zone-b", "Mesh") == it.names("zone-a", "Mesh") == ["default", "other"]
+        status = it.zone_kds("zone-b").status.value
+        assert status.connected
+        assert status.wanted - status.complete == {DENY.kind}
+        assert dict(it.global_kds.withheld) == {DENY.kind: str(DENY)}
+        said = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
+        assert len(said) == 1
+        assert f"kind={DENY.kind}: no zone is sent anything of it, for {DENY} cannot be read" in said[0]
+
+        await it.put("global", permission("deny", "Deny"))  # written anew, and the store says so
+        broken.clear()
+        await it.settle()
+        assert not it.global_kds.withheld
+        for zone in ("zone-a", "zone-b"):
+            assert it.names(zone, DENY.kind) == ["allow", "deny", "new"]
+            assert it.zone_kds(zone).status.value.synced
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        ResourceKey("ZoneIngress", "", "in"),  # its zone sends it again
+        ResourceKey("GlobalSecret", "", "admin-user-token"),  # no zone has it
+        ResourceKey("Zone", "", "zone-a"),  # not sent
+        ResourceKey("Gone", "", "x"),  # no kind of this version
+    ],
+)
+async def test_what_no_zone_would_miss_holds_back_nothing(autojump_clock, key) -> None:
+    async with lab("global") as it:
+        await it.put("global", mesh())
+        it.store("global").unreadable = lambda: {key: "unknown field"}
+        await it.stop("global")
+        await it.start("global", "zone-a")
+        await it.settle()
+        assert not it.global_kds.withheld
+        assert it.zone_kds("zone-a").status.value.synced
 
 
 async def test_a_limit_that_floats_cannot_say_exactly_is_reached(autojump_clock) -> None:

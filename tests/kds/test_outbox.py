@@ -56,3 +56,13 @@ def test_kinds_that_are_not_sent_are_not_looked_at() -> None:
     box = Outbox(REGISTRY, KINDS, crossing.to_zone)
     assert box.update([ResourceKey("Dataplane", "default", "x")], lambda _: None) == {}
     assert list(box.names("Dataplane")) == []
+
+
+def test_kinds_with_what_cannot_be_read_are_withheld_until_all_of_it_is_written_again() -> None:
+    outbox = Outbox(REGISTRY, {"Mesh"}, crossing.to_zone)
+    a, b = ResourceKey("Mesh", "", "a"), ResourceKey("Mesh", "", "b")
+    assert outbox.withhold([b, a, ResourceKey("Dataplane", "default", "web")]) == frozenset()
+    assert outbox.withheld == {"Mesh": "Mesh a, Mesh b"}
+    assert outbox.withhold([a]) == frozenset()
+    assert outbox.withhold([]) == {"Mesh"}
+    assert outbox.withheld == {}
