@@ -117,7 +117,7 @@ def bare(ident: int, flags: int, rcode: int) -> Answer:
 
 
 def failure(query: Query, table: NameTable) -> Answer:
-    """SERVFAIL: no upstream could answer."""
+    """SERVFAIL: nobody could answer."""
     return reply(query, table, wire.SERVFAIL)
 
 
@@ -134,6 +134,9 @@ def from_domain(query: Query, table: NameTable) -> Answer:
     at_apex = query.name == table.apex
     apex_labels = query.labels[len(query.labels) - sum(1 for _ in ancestors_and_self(table.apex)) :]
     if address is None and not at_apex and query.name not in table.parents:
+        if not table.is_known:
+            # "It does not exist" would be believed for a while, and is likely wrong. Clients ask again after this.
+            return failure(query, table)
         return reply(query, table, wire.NXDOMAIN, authorities=[soa(apex_labels, apex_labels, names.NEGATIVE_TTL_S)])
     answers = address_records(query, address)
     if at_apex and query.qtype in (wire.SOA, wire.ANY):

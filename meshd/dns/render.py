@@ -29,9 +29,15 @@ class Rendering:
     refused: Mapping[tuple[str, str], str]
 
 
-def start(domain: str, *, recursive: bool) -> Rendering:
-    """The rendering of nothing: every name under the domain is NXDOMAIN."""
-    return Rendering(empty_table(domain, recursive=recursive), domain.strip(".").lower(), NO_VIPS, None, {}, {})
+def start(domain: str, *, recursive: bool, is_known: bool = True) -> Rendering:
+    """The rendering of nothing: every name under the domain is NXDOMAIN, or SERVFAIL if nothing is known yet."""
+    table = empty_table(domain, recursive=recursive, is_known=is_known)
+    return Rendering(table, domain.strip(".").lower(), NO_VIPS, None, {}, {})
+
+
+def known(previous: Rendering) -> Rendering:
+    """The same, but from now on what has no name does not exist."""
+    return previous if previous.table.is_known else replace(previous, table=replace(previous.table, is_known=True))
 
 
 def names(view: MeshView, bound: BoundVips | None, *, domain: str = "mesh", recursive: bool = False) -> NameTable:

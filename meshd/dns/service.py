@@ -31,7 +31,8 @@ SAME_PORT_TRIES = 8
 class Resolver:
     """Serves the names of one mesh.
 
-    ``views`` are the views by mesh; while that of ``mesh`` is missing, its names do not exist. ``bound_vips``: see
+    ``views`` are the views by mesh; while that of ``mesh`` is missing, its names do not exist. Before there was any at
+    all, as in a zone whose first Mesh is still on its way from the global, they cannot be answered. ``bound_vips``: see
     ``render.updated``. The metrics go to ``registry``.
     """
 
@@ -50,7 +51,7 @@ class Resolver:
         self._mesh = mesh
         self._bound_vips = bound_vips
         self._tally = Tally(registry)
-        self._rendering = render.start(settings.domain, recursive=bool(settings.upstreams))
+        self._rendering = render.start(settings.domain, recursive=bool(settings.upstreams), is_known=False)
         self._current = Current(self._rendering.table)
         self._tally.gauges["meshd_dns_names"] = ("Names that are answered.", lambda: len(self._current.table.addresses))
         self._tally.gauges["meshd_dns_names_refused"] = (
@@ -94,9 +95,10 @@ class Resolver:
 
     def _render(self) -> None:
         """Make the table true to the newest view and listeners."""
-        view = self._views.value.get(self._mesh)
+        views = self._views.value
+        view = views.get(self._mesh)
         vips = view.vips if view else render.NO_VIPS
-        before = self._rendering
+        before = render.known(self._rendering) if views else self._rendering
         self._rendering = render.updated(before, vips, self._bound_vips.value)
         for name in self._rendering.refused.keys() - before.refused.keys():
             log.warning("dns: %s; it is not answered", self._rendering.refused[name])

@@ -28,6 +28,7 @@ class NameTable:
     ``parents`` counts the names beneath each name between the apex and a known name: such a name exists, even if
     nothing is known of it (RFC 8020). ``ready`` is ``addresses`` rendered: answer section by question.
     ``recursive``: other names can be asked about here (there are upstreams). ``heads``: see ``answer.fast``.
+    ``is_known``: false while nobody can say which names there are.
     """
 
     apex: bytes
@@ -36,6 +37,7 @@ class NameTable:
     ready: MappingProxyType[bytes, bytes]
     recursive: bool
     heads: Mapping[bytes, bytes] = field(repr=False)
+    is_known: bool = True
 
     def changed(self, changes: Mapping[bytes, IPv4Address | None]) -> "NameTable":
         """A table with these names set, or removed where the address is None; this one stays as it is.
@@ -63,6 +65,7 @@ class NameTable:
             ready=MappingProxyType(ready),
             recursive=self.recursive,
             heads=self.heads,
+            is_known=self.is_known,
         )
 
     def is_ours(self, name: bytes) -> bool:
@@ -70,7 +73,7 @@ class NameTable:
         return name == self.apex or (name.endswith(self.apex) and self.apex in ancestors(name))
 
 
-def empty_table(domain: str, *, recursive: bool) -> NameTable:
+def empty_table(domain: str, *, recursive: bool, is_known: bool = True) -> NameTable:
     """A table of the domain without any names.
 
     Raises:
@@ -83,6 +86,7 @@ def empty_table(domain: str, *, recursive: bool) -> NameTable:
         ready=MappingProxyType({}),
         recursive=recursive,
         heads=MappingProxyType(dict(simple_heads(recursive=recursive))),
+        is_known=is_known,
     )
 
 

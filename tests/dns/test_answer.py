@@ -1,4 +1,5 @@
 import struct
+from ipaddress import IPv4Address
 
 import dns.flags
 import dns.message
@@ -8,6 +9,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from meshd.dns import answer, wire
+from meshd.dns.table import empty_table
 from tests.dns.support import query, table
 
 TABLE = table()
@@ -150,6 +152,18 @@ def test_binary_label_under_the_domain_is_nxdomain() -> None:
     assert isinstance(outcome, answer.Answer)
     assert outcome.rcode == "NXDOMAIN"
     assert outcome.wire[12 : len(message)] == message[12:]
+
+
+def test_while_nothing_is_known_there_is_nothing_to_remember_of_a_name() -> None:
+    nothing = empty_table("mesh", recursive=False, is_known=False)
+    outcome = answer.respond(query("backend.mesh"), nothing)
+    assert isinstance(outcome, answer.Answer)
+    assert outcome.rcode == "SERVFAIL"
+    assert dns.message.from_wire(outcome.wire).authority == []
+    assert not nothing.changed({b"\x03web\x04mesh\0": IPv4Address("240.0.0.1")}).is_known
+    apex = answer.respond(query("mesh", "SOA"), nothing)
+    assert isinstance(apex, answer.Answer)
+    assert apex.rcode == "NOERROR"
 
 
 def test_truncated_answer_keeps_question_and_says_so() -> None:

@@ -129,6 +129,20 @@ async def test_names_follow_the_view(nursery: trio.Nursery, own_thread: bool) ->
     await ask_until(host, "new.mesh", "3")
 
 
+async def test_before_the_first_mesh_nobody_is_told_that_a_name_does_not_exist(
+    nursery: trio.Nursery, own_thread: bool
+) -> None:
+    host = Host({}, None, (), own_thread)
+    host.views.publish({})
+    await nursery.start(host.resolver.run)
+    await ask_until(host, "backend.mesh", "2")
+    await ask_until(host, "mesh", "0")
+    host.views.publish({"another": view({})})
+    await ask_until(host, "backend.mesh", "3")
+    host.views.publish({})
+    await ask_until(host, "new.mesh", "3")
+
+
 async def test_a_vip_is_answered_once_its_port_is_bound(nursery: trio.Nursery, own_thread: bool) -> None:
     host = await start(nursery, own_thread, bound=BoundVips())
     await ask_until(host, "a.b.mesh", "3")
