@@ -66,12 +66,20 @@ def missing(store: Store, *, federated: bool) -> tuple[tuple[Missing, ...], tupl
     """
     wanted: list[Missing] = []
     broken: list[Broken] = []
+    damaged = store.unreadable()
     families: list[tuple[signing.Family, ResourceKey | None]] = [(signing.USER, None)]
     if not federated:
         families.append((signing.ZONE, None))
         families += [(signing.dataplane_family(m.key.name), m.key) for m in store.list("Mesh")]
     for family, owner in families:
-        if not signing.serials(store.list(family.kind, family.mesh or None), family.prefix):
+        if signing.serials(store.list(family.kind, family.mesh or None), family.prefix):
+            continue
+        lost = [
+            k for k in damaged if k.kind == family.kind and k.mesh == family.mesh and k.name.startswith(family.prefix)
+        ]
+        if lost:
+            broken.append(unreadable(f"signing key '{family.prefix}'", lost[0]))
+        else:
             wanted.append(MissingKey(family, owner))
     if store.get(ResourceKey("GlobalSecret", "", signing.ADMIN_TOKEN)) is None:
         wanted.append(MissingAdminToken())
@@ -97,7 +105,10 @@ def check_root(
     subject = f"mesh '{name}': builtin CA '{backend.name}'"
     if len(there) == len(secrets):
         return
-    if there:
+    lost_keys = [k for k in (ResourceKey("Secret", name, s) for s in secrets) if k in store.unreadable()]
+    if lost_keys:
+        broken.append(unreadable(subject, lost_keys[0]))
+    elif there:
         lost = next(s for s in secrets if s not in there)
         reason = f"Secret '{there[0]}' is there but '{lost}' is not; restore it, or delete both for a new CA"
         broken.append(Broken(subject, reason))
@@ -105,6 +116,11 @@ def check_root(
         broken.append(Broken(subject, "; ".join(str(p) for p in problems)))
     else:
         wanted.append(MissingRoot(name, backend))
+
+
+def unreadable(subject: str, key: ResourceKey) -> Broken:
+    """What is there and damaged: a new one in its place would be trusted by nobody who knows the old one."""
+    return Broken(subject, f"{key} is stored but cannot be read; write it anew, and delete it then for a new one")
 
 
 class CaKeeper:

@@ -133,6 +133,27 @@ async def test_half_a_ca_is_reported_and_not_completed(quick_keys, caplog, half)
     assert registry.get_sample_value("meshd_ca_broken") == 0
 
 
+async def test_what_cannot_be_read_is_reported_and_not_replaced(quick_keys, caplog):
+    store = MemoryStore(lambda: NOW)
+    await store.write([Create(mesh())])
+    damaged = [
+        ResourceKey("Secret", "default", "default.ca-builtin-key-ca-1"),
+        ResourceKey("Secret", "default", "dataplane-token-signing-key-default-1"),
+        ResourceKey("GlobalSecret", "", "zone-token-signing-key-1"),
+    ]
+    store.unreadable = lambda: dict.fromkeys(damaged, "no json")
+    keeper = keeper_of(store)
+    await keeper.complete()
+    await keeper.complete()
+    assert names(store, "Secret") == []
+    assert names(store, "GlobalSecret") == ["admin-user-token", "user-token-signing-key-1"]
+    for key in damaged:
+        assert len([r for r in caplog.records if f"{key} is stored but cannot be read" in r.message]) == 1
+    store.unreadable = dict
+    await keeper.complete()
+    assert len(names(store, "Secret")) == 3
+
+
 async def test_options_that_cannot_be_met_make_no_ca(quick_keys, caplog):
     store = MemoryStore(lambda: NOW)
     await store.write([Create(mesh(conf={"caCert": {"RSAbits": 10**9}}))])
