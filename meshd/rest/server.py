@@ -30,7 +30,6 @@ from meshd.rest.errors import RequestError, answer
 from meshd.rest.handlers import Api, Metrics
 from meshd.rest.routes import api_app, diagnostics_app
 from meshd.runtime.listen import WEATHER, accept_loop, open_listeners
-
 from meshd.runtime.tls_files import load_pair
 
 log = logging.getLogger(__name__)
