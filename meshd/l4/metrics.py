@@ -16,7 +16,7 @@ MetricT = TypeVar("MetricT", Counter, Gauge)
 
 
 class Metrics:
-    """Counters per listener and per upstream. ``proxy`` is the name of the proxy resource.
+    """Counters per listener and per upstream. ``proxy`` is its ``Dataplane/<mesh>/<name>``, or ``ZoneIngress/<name>``.
 
     ``listener`` is its kind and address: ``inbound:127.0.0.1:8080``.
     """
@@ -102,5 +102,5 @@ class Series:
 
     def _remove(self, metric: Counter | Gauge, labels: tuple[str, ...]) -> None:
         del self._children[metric, labels]
-        with contextlib.suppress(KeyError):  # a proxy of this name in another mesh shares it
+        with contextlib.suppress(KeyError):  # one of this name that came after it may have
             metric.remove(*labels)

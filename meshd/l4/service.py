@@ -74,7 +74,7 @@ class Engine:
         self._external: dict[tuple[str, str], str] = {}
         self._cells: dict[IdentityKey, tuple[Latest[Credentials], trio.CancelScope]] = {}
         self._server = Server(
-            f"{key.kind}/{key.name}",
+            "/".join(filter(None, (key.kind, key.mesh, key.name))),
             self._held,
             Balancer(lambda: rng.randrange(MAX_OFFSET_STEPS)),
             metrics,

@@ -25,7 +25,8 @@ def row(lines: list[str], start: str, bars: str | None = None) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("options", "hops"), [((), ["Dataplane/client-zone-a"]), (("--through-egress",), ["ZoneEgress/egress-zone-a"])]
+    ("options", "hops"),
+    [((), ["Dataplane/default/client-zone-a"]), (("--through-egress",), ["ZoneEgress/egress-zone-a"])],
 )
 def test_propagation(options, hops):
     lines = bench("propagation", "--count", "3", *options)

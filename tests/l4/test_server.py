@@ -130,7 +130,7 @@ async def test_denied_client_never_reaches_the_application_and_is_named_once(cap
         assert await is_cut(talk(pair.port, b"x"))
         listener = f"inbound:{LOCAL}:{pair.inbound_port}"
         said = [(r.levelname, r.getMessage()) for r in caplog.records if "denied" in r.getMessage()]
-        assert said == [("INFO", f"Dataplane/web-1: {listener}: denied client=spiffe://default/shop rule=test")]
+        assert said == [("INFO", f"Dataplane/default/web-1: {listener}: denied client=spiffe://default/shop rule=test")]
 
 
 async def test_withdrawn_permission_closes_open_connections_of_those_it_hits_only():

@@ -50,8 +50,8 @@ def show(figures: Figures, slowest: int) -> None:
         print(
             f"CPU {name:8} {used:6.2f} s over {figures.elapsed_s:.1f} s, {used / len(journeys) * 1e3:.1f} ms a service"
         )
-    shared = {p: n for p, n in figures.passed.items() if not p.startswith("Dataplane/svc-")}
-    own = sum(n for p, n in figures.passed.items() if p.startswith("Dataplane/svc-"))
+    shared = {p: n for p, n in figures.passed.items() if not p.startswith("Dataplane/default/svc-")}
+    own = sum(n for p, n in figures.passed.items() if p.startswith("Dataplane/default/svc-"))
     print("connections:", ", ".join(f"{p} {n:g}" for p, n in [*shared.items(), ("the services", own)] if n))
 
 
