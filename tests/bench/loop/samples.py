@@ -7,8 +7,8 @@ On a machine that others use, a latency is as often theirs as ours. Two remedies
 - A sample during which the client itself was late is thrown away.
 
 The CPU clock is good to a kernel tick only: while the process runs on another core, its clock as others read it stands
-still for up to 4 ms and then jumps. So figures of "work" near 4 ms say no more than "busy then"; take those of the wall,
-with the benchmark at a real-time priority (``chrt -f 5``), where both disagree.
+still for up to 4 ms and then jumps. So figures of "work" near 4 ms say no more than "busy then"; take those of the
+wall, with the benchmark at a real-time priority (``chrt -f 5``), where both disagree.
 """
 
 import time
