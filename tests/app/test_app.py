@@ -16,7 +16,8 @@ from meshd.kinds.secret import Secret
 from meshd.model.resource import Resource, ResourceKey
 from meshd.store.memory import MemoryStore
 from meshd.store.store import Put
-from tests.e2e.lab import eventually, free_port, free_udp_tcp_port
+from tests.e2e.lab import eventually
+from tests.ports import free_port, free_udp_tcp_port
 from tests.rest.support import NOW
 
 

@@ -4,11 +4,8 @@ Every process is started with its own configuration file and stopped by its own 
 kernel, VIP ranges are one /16 of 127/8 a zone, so that an ordinary user can run several labs side by side.
 """
 
-import contextlib
-import itertools
 import json
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -21,43 +18,10 @@ from pathlib import Path
 import httpx
 import yaml
 
+from tests.ports import free_port, free_range, free_udp_tcp_port
+
 STARTUP_S = 30
 VIP_PORT = 8080
-_second_octets = itertools.cycle(random.Random(os.getpid()).sample(range(10, 250), 240))
-_ports = itertools.cycle(random.Random(os.getpid()).sample(range(11000, 31000), 20000))
-"""Below the range that the kernel gives to outgoing connections, so that none of them takes a port before it is bound;
-in an order of each process's own, so that two test workers seldom meet."""
-
-
-def free_port(address="127.0.0.1"):
-    """A port that nothing uses now, and no outgoing connection will."""
-    for port in _ports:
-        with socket.socket() as s, contextlib.suppress(OSError):
-            s.bind((address, port))
-            return port
-    raise AssertionError("unreachable: the cycle has no end")
-
-
-def free_range():
-    """A /16 of 127/8 that no other lab has, and the socket that holds it until closed."""
-    for octet in itertools.islice(_second_octets, 240):
-        s = socket.socket()
-        try:
-            s.bind((f"127.{octet}.255.254", 10999))
-        except OSError:
-            s.close()
-        else:
-            return f"127.{octet}.0.0/16", s
-    raise AssertionError("every /16 of 127.10.0.0 to 127.249.0.0 is taken by other labs")
-
-
-def free_udp_tcp_port(address="127.0.0.1"):
-    """A port that is free for both UDP and TCP."""
-    while True:
-        port = free_port(address)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s, contextlib.suppress(OSError):
-            s.bind((address, port))
-            return port
 
 
 def eventually(check, within_s=10.0, every_s=0.05):

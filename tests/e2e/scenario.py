@@ -3,7 +3,8 @@
 from contextlib import contextmanager
 
 from tests.e2e import lab as lab_
-from tests.e2e.lab import Lab, builtin, eventually, free_port
+from tests.e2e.lab import Lab, builtin, eventually
+from tests.ports import free_port
 
 
 @contextmanager

@@ -7,8 +7,9 @@ import time
 import pytest
 
 from tests.e2e import lab as lab_
-from tests.e2e.lab import ask, builtin, dump, eventually, free_port
+from tests.e2e.lab import ask, builtin, dump, eventually
 from tests.e2e.scenario import zone_of, zones
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

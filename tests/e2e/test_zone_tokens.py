@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e import lab as lab_
-from tests.e2e.lab import Lab, builtin, eventually, free_port
+from tests.e2e.lab import Lab, builtin, eventually
+from tests.ports import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 

@@ -1,4 +1,3 @@
-import os
 from pathlib import Path
 
 import pytest
@@ -12,11 +11,8 @@ from meshd.policies.mesh_traffic_permission import TYPE
 GOLDEN = Path(__file__).parents[1] / "golden" / "registry.txt"
 
 
-def test_registry_as_a_table():
-    table = Registry([*KINDS, TYPE]).table()
-    if os.environ.get("UPDATE_GOLDEN"):
-        GOLDEN.write_text(table)
-    assert table == GOLDEN.read_text()
+def test_registry_as_a_table(golden):
+    golden(GOLDEN, Registry([*KINDS, TYPE]).table())
 
 
 @pytest.mark.parametrize("type_", KINDS, ids=lambda t: t.kind)

@@ -13,7 +13,8 @@ from urllib.request import urlopen
 import pytest
 
 from meshd.ca.identity import Identity, TrustBundle
-from tests.l4.lab import LOCAL, free_port
+from tests.l4.lab import LOCAL
+from tests.ports import free_port
 
 TYPES = "type.googleapis.com/envoy.extensions"
 

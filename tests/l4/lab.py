@@ -1,7 +1,6 @@
 """Engines, applications and hostile peers on loopback, for the engine's socket tests."""
 
 import random
-import socket
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -29,12 +28,6 @@ from tests.l4 import pki
 
 LOCAL = "127.0.0.1"
 FAST = Timeouts(connect_s=0.3, handshake_s=0.3, patience_s=1.0)
-
-
-def free_port(address: str = LOCAL) -> int:
-    with socket.socket() as sock:
-        sock.bind((address, 0))
-        return sock.getsockname()[1]
 
 
 @dataclass

@@ -21,7 +21,6 @@ from tests.l4.lab import (
     dataplane,
     echo,
     endpoint,
-    free_port,
     is_cut,
     running,
     says,
@@ -30,6 +29,7 @@ from tests.l4.lab import (
     view,
     vip,
 )
+from tests.ports import free_port
 
 
 async def endless(stream):

@@ -13,7 +13,6 @@ from tests.l4.lab import (
     dataplane,
     echo,
     endpoint,
-    free_port,
     ingress,
     is_cut,
     running,
@@ -21,6 +20,7 @@ from tests.l4.lab import (
     talk,
     view,
 )
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 

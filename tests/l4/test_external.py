@@ -22,7 +22,6 @@ from tests.l4.lab import (
     echo,
     egress,
     endpoint,
-    free_port,
     is_cut,
     running,
     says,
@@ -30,6 +29,7 @@ from tests.l4.lab import (
     talk,
     view,
 )
+from tests.ports import free_port
 
 
 def self_signed(host: str) -> bytes:

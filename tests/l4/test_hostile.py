@@ -19,13 +19,13 @@ from tests.l4.lab import (
     dataplane,
     echo,
     endpoint,
-    free_port,
     ingress,
     running,
     service,
     talk,
     view,
 )
+from tests.ports import free_port
 
 RESET = b"\1\0\0\0\0\0\0\0"
 

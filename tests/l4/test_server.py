@@ -25,7 +25,6 @@ from tests.l4.lab import (
     echo,
     egress,
     endpoint,
-    free_port,
     hang_up,
     ingress,
     is_cut,
@@ -38,6 +37,7 @@ from tests.l4.lab import (
     view,
     vip,
 )
+from tests.ports import free_port
 
 
 class Pair:

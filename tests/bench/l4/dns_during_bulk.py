@@ -24,8 +24,9 @@ from typing import Self
 
 from tests.bench.l4 import load
 from tests.e2e import lab as lab_
-from tests.e2e.lab import VIP_PORT, Lab, builtin, eventually, free_port
+from tests.e2e.lab import VIP_PORT, Lab, builtin, eventually
 from tests.e2e.scenario import zones
+from tests.ports import free_port
 
 WARM_UP_S = 1.0
 SERVICE = "service-0"

@@ -13,7 +13,8 @@ import trio
 
 from tests.bench.l4.load import LOCAL
 from tests.l4 import envoy, pki
-from tests.l4.lab import dataplane, endpoint, free_port, ingress, running, service, view
+from tests.l4.lab import dataplane, endpoint, ingress, running, service, view
+from tests.ports import free_port
 
 MESH = "default"
 SNI = "web{mesh=default}"

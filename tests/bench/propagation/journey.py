@@ -10,8 +10,9 @@ import httpx
 
 from tests.bench.l4.load import cpu_seconds
 from tests.e2e import lab as lab_
-from tests.e2e.lab import VIP_PORT, Lab, free_port
+from tests.e2e.lab import VIP_PORT, Lab
 from tests.e2e.scenario import zones
+from tests.ports import free_port
 
 POLL_S = 0.002
 """Pause between two questions. The poller shares the machine with what it watches, so it must not spin."""

@@ -1,3 +1,5 @@
+"""Fixtures of several packages."""
+
 import os
 
 import pytest
