@@ -153,7 +153,9 @@ def compute_service_insight(
             services[spec.service] = service_insight.Service(
                 status=service_insight.Status.NOT_AVAILABLE,
                 service_type=service_insight.ServiceType.EXTERNAL,
-                address_port=f"{spec.service}.{domain}:{port}",
+                # kumactl crashes on a service without it
+                dataplanes=service_insight.DataplaneStat(),
+                address_port=spec.networking.address,
             )
     return service_insight.ServiceInsight(services=dict(sorted(services.items())))
 
