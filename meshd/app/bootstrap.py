@@ -64,8 +64,12 @@ def missing_defaults(
     """What every control plane has: the default mesh and the cluster id (not in a federated zone), and a zone itself.
 
     What is stored but cannot be read is not made anew: a Mesh of defaults in place of a damaged one would switch its
-    mTLS off. Source: reference/kds.md 8.5.
+    mTLS off. A zone that was standalone gives up its own cluster id, so that the global's can take its place. Source:
+    reference/kds.md 8.5.
     """
+    own_id = store.get(CLUSTER_ID)
+    if federated and own_id is not None and own_id.labels.get(label.ORIGIN) != label.ORIGIN_GLOBAL:
+        yield Delete(CLUSTER_ID, own_id.version)
     damaged = store.unreadable()
     wanted: Mapping[ResourceKey, Resource | None] = {
         DEFAULT_MESH: Resource(DEFAULT_MESH, Mesh()) if create_mesh and not federated else None,

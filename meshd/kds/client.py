@@ -51,6 +51,9 @@ HEALTH_CHECK_TIMEOUT_S = 30.0
 UNACKNOWLEDGED_S = 30.0
 """A Kuma global may sleep 10 s before it looks at a new stream; beyond this it hangs."""
 
+FREED_S = 1.0
+"""Who deletes one resource in favour of the global's often deletes some more."""
+
 TOKEN_AGAIN_S = 1.0
 """How often a zone looks for a token that is not there yet."""
 
@@ -210,6 +213,7 @@ class ZoneKds:
                 nursery.start_soon(self._health_checks, channel)
                 nursery.start_soon(self._receive, channel)
                 nursery.start_soon(self._send, channel)
+                nursery.start_soon(self._names_freed)
         except Exception as raised:  # noqa: BLE001 raised again below, once the status says so
             error = raised
         finally:
@@ -257,6 +261,20 @@ class ZoneKds:
                 on_progress=self._up,
             )
             await receiving.run()
+
+    async def _names_freed(self) -> None:
+        """Wait until a resource is gone that kept one of the global's out, then raise UnavailableError.
+
+        Nothing is sent twice on one stream; the next one brings it.
+        """
+        with self._store.watch(self._wanted) as feed:
+            while True:
+                dirty = await settled(feed, FREED_S)
+                held = (q for q in self.quarantine.items.value if q.reason == merge.MADE_HERE)
+                freed = dirty & {ResourceKey(q.kind, q.mesh, q.name) for q in held}
+                gone = sorted(str(key) for key in freed if self._store.get(key) is None)
+                if gone:
+                    raise UnavailableError(f"{', '.join(gone)} of this zone is gone: asking again for the global's")
 
     async def _send(self, channel: Channel) -> None:
         async with channel.stream(ZONE_TO_GLOBAL, self._metadata()) as stream:

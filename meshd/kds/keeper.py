@@ -322,6 +322,8 @@ class ReceivingStream:
             keeping.metrics.relabelled.labels(kind).inc(len(merged.relabelled))
             claimed = shortened(", ".join(map(repr, sorted(set(merged.relabelled)))))
             log.warning("zone=%s kind=%s claimed to be of other zones: %s", keeping.zone, kind, claimed)
+        for key in merged.overruled:
+            log.warning("zone=%s %s was made here, the global has none: deleted, with all it owns", keeping.zone, key)
         keeping.metrics.resources.labels(kind, "received").inc(len(received.resources))
         keeping.metrics.responses.labels(kind, "received", "nack" if merged.refused else "ack").inc()
         if merged.refused:

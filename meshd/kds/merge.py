@@ -11,7 +11,7 @@ from meshd.discovery.receiver import Received
 from meshd.kds import surgery
 from meshd.kds.crossing import at_home
 from meshd.kds.envelope import Arrived, UnreadableError, decode
-from meshd.kds.names import hashed_name, key_of
+from meshd.kds.names import hashed_name, keys_of
 from meshd.kds.quarantine import Refusal
 from meshd.model import codec
 from meshd.model import labels as label
@@ -22,6 +22,9 @@ from meshd.store.store import Create, Delete, Edit, Update
 
 MAX_REASON = 500
 """A reason goes into logs, answers and a NACK; a peer must not make it long."""
+
+MADE_HERE = "user error: a resource of that name was made in this zone; delete or rename it"
+"""Why a zone does not take what the global sent. It begins with Kuma's words: a Kuma global shows it to its users."""
 
 MAX_SPEC_BYTES = 256 * 1024
 """Of one resource that a zone sends: a Dataplane has a few KiB, a Kubernetes object never above 1.5 MiB."""
@@ -69,11 +72,15 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """What to write, and what stayed out. ``relabelled`` are values of zones that others claimed in specs."""
+    """What to write, and what stayed out. ``relabelled`` are values of zones that others claimed in specs.
+
+    ``overruled`` are resources that were made here and go because the global, whose kind it is, does not have them.
+    """
 
     edits: tuple[Edit, ...]
     refused: tuple[Refusal, ...]
     relabelled: tuple[str, ...] = ()
+    overruled: tuple[ResourceKey, ...] = ()
 
 
 def open_batch(type_: ResourceType, received: Received) -> Batch:
@@ -89,7 +96,7 @@ def open_batch(type_: ResourceType, received: Received) -> Batch:
             refused.append(refusal(error.key or ResourceKey(type_.kind, "", ""), str(error)))
         else:
             arrived[one.key] = one
-    removed = tuple(key_of(type_.kind, name) for name in received.removed)
+    removed = tuple(key for name in received.removed for key in keys_of(type_.kind, name))
     return Batch(
         type_, received.complete, tuple(arrived.values()), () if received.complete else removed, tuple(refused), opaque
     )
@@ -126,6 +133,7 @@ def joined(parts: Iterable[Merged]) -> Merged:
         tuple(edit for kind in order for edit in edits.values() if isinstance(edit, kind)),
         tuple(refused for part in merged for refused in part.refused),
         tuple(value for part in merged for value in part.relabelled),
+        tuple(key for part in merged for key in part.overruled),
     )
 
 
@@ -200,12 +208,14 @@ def on_zone(batch: Batch, stored: Stored) -> Merged:
         if shared and one.labels.get(label.ORIGIN) != label.ORIGIN_GLOBAL:
             raise ValueError(f"it came without the label {label.ORIGIN}={label.ORIGIN_GLOBAL}")
         if existing is not None and not in_scope(existing):
-            # Kuma's words: the global shows them to its users.
-            raise ValueError("user error: a resource of that name was made in this zone; delete or rename it")
+            raise ValueError(MADE_HERE)
         resource = build(batch.type_, one, existing, at_home(one.labels), one.spec)
         return replace(resource, status=existing.status if existing else None)
 
-    return merge(batch, stored, in_scope, receive)
+    merged = merge(batch, stored, in_scope, receive)
+    gone = [stored.get(edit.key) for edit in merged.edits if isinstance(edit, Delete)]
+    own = (r.key for r in gone if r is not None and r.labels.get(label.ORIGIN) != label.ORIGIN_GLOBAL)
+    return merged if batch.type_.read_only else replace(merged, overruled=tuple(own))
 
 
 def merge(

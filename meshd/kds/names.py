@@ -17,6 +17,9 @@ SAFE = {digit: ALPHABET[ord(digit) % len(ALPHABET)] for digit in "0123456789abcd
 MAX_DISPLAY_BYTES = 236
 """What of the name is kept, so that dash and hash fit into 253 characters."""
 
+MAX_MESH = 63
+"""Characters of a mesh's name."""
+
 
 def hashed_name(mesh: str, display_name: str, labels: Mapping[str, str]) -> str:
     """The name of a resource once it crossed: its display name and a hash of mesh, name, zone and namespace.
@@ -47,3 +50,12 @@ def key_of(kind: str, name: str) -> ResourceKey:
     """The key behind a name in a discovery message: split at the last dot, as Kuma does."""
     left, dot, right = name.rpartition(".")
     return ResourceKey(kind, right, left) if dot else ResourceKey(kind, "", name)
+
+
+def keys_of(kind: str, name: str) -> tuple[ResourceKey, ...]:
+    """Every key that a name in a discovery message may stand for, ``key_of`` first: a mesh's name may have dots."""
+    last = key_of(kind, name)
+    if not last.mesh:
+        return (last,)
+    shorter = [at for at in range(len(last.name) - 1, 0, -1) if name[at] == "." and len(name) - at <= MAX_MESH + 1]
+    return (last, *(ResourceKey(kind, name[at + 1 :], name[:at]) for at in shorter))

@@ -2,6 +2,7 @@ import pytest
 
 from meshd.app.bootstrap import CLUSTER_ID, DEFAULT_MESH, missing_defaults, own_proxies
 from meshd.cli.known import registry
+from meshd.kinds.config import Config
 from meshd.kinds.dataplane import Dataplane
 from meshd.kinds.mesh import Mesh
 from meshd.kinds.zone_ingress import AvailableService, ZoneIngress
@@ -40,6 +41,16 @@ async def test_a_first_start_makes_the_default_mesh_the_cluster_id_and_the_zone(
 
 async def test_a_federated_zone_gets_mesh_and_cluster_id_from_its_global():
     assert set(defaults(await stored(), federated=True)) == {ZONE_A}
+
+
+async def test_a_zone_that_was_standalone_gives_up_its_cluster_id_for_the_globals():
+    own = Resource(CLUSTER_ID, Config(config="own"))
+    synced = Resource(CLUSTER_ID, Config(config="global's"), labels={label.ORIGIN: label.ORIGIN_GLOBAL})
+    for resource, expected in ((own, [CLUSTER_ID]), (synced, [])):
+        edits = missing_defaults(
+            await stored(resource), registry(), "zone-a", federated=True, create_mesh=True, cluster_id="00-11"
+        )
+        assert [edit.key for edit in edits if isinstance(edit, Delete)] == expected
 
 
 async def test_a_global_has_no_zone_of_its_own_and_the_mesh_can_be_left_out():

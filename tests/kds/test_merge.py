@@ -233,6 +233,15 @@ def test_of_the_globals_kinds_everything_is_replaced() -> None:
     local = codec.decode_document(mesh("made-here"), REGISTRY)
     merged = zonally(Shelf(local), received("Mesh", sent_down(mesh("default"))[1]))
     assert keys(merged) == [("Create", "default"), ("Delete", "made-here")]
+    assert merged.overruled == (local.key,)
+    [copy] = [edit.resource for edit in merged.edits if isinstance(edit, Create)]
+    assert zonally(Shelf(copy), received("Mesh")).overruled == ()
+
+
+def test_what_is_removed_from_a_mesh_with_dots_in_its_name_goes() -> None:
+    stored = dataclasses.replace(sent_down(permission("p"))[0], key=ResourceKey("MeshTrafficPermission", "a.b", "p-1"))
+    got = received("MeshTrafficPermission", removed=("p-1.a.b",), complete=False)
+    assert keys(zonally(Shelf(stored), got)) == [("Delete", "p-1")]
 
 
 def test_without_the_label_nothing_of_a_shared_kind_comes_in() -> None:

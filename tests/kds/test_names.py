@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshd.kds.names import hashed_name, key_of, wire_name
+from meshd.kds.names import hashed_name, key_of, keys_of, wire_name
 from meshd.model.resource import ResourceKey
 
 VECTORS = [
@@ -47,6 +47,12 @@ def test_a_long_name_is_cut_to_fit_253() -> None:
 )
 def test_names_are_split_at_the_last_dot(name: str, key: ResourceKey) -> None:
     assert key_of("K", name) == key
+
+
+def test_a_mesh_may_have_dots_in_its_name() -> None:
+    assert keys_of("K", "x.y.z") == (ResourceKey("K", "z", "x.y"), ResourceKey("K", "y.z", "x"))
+    assert keys_of("K", "x.y.") == (ResourceKey("K", "", "x.y"),)
+    assert len(keys_of("K", "." * 10_000 + "m")) < 70
 
 
 @given(st.text("abc-.", min_size=1), st.text("abc-"))
