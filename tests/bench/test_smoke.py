@@ -1,5 +1,6 @@
 """Every bench runs to its end and prints figures of the right shape; how large they are is for people to read."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -39,7 +40,8 @@ def test_propagation(options, hops):
     assert total[2] <= put[2] + resolved[2] + answered[2] + 0.2
     connections = " ".join(row(lines, "connections:"))
     for hop in [*hops, "ZoneIngress/ingress-zone-b-0", "the services"]:
-        assert f"{hop} 3" in connections
+        # One for each service; one more where an attempt came too early and was made again.
+        assert int(re.search(rf"{re.escape(hop)} (\d+)", connections)[1]) >= 3, connections
     assert ("ZoneEgress" in connections) == bool(options)
 
 
@@ -63,4 +65,5 @@ def test_loop():
     lines = bench(
         "loop", "--rounds", "1", "--seconds", "2", "--rate", "100", "--connections", "3", "--variants", "dns thread"
     )
-    assert [line.split("|")[2].strip() for line in lines if line.startswith("| dns thread")] == ["idle", "busy"]
+    phases = [line.split("|")[2].strip() for line in lines if line.startswith("| dns thread")]
+    assert phases == ["idle", "50/s", "200/s", "1,000/s", "all it can"]
