@@ -50,8 +50,11 @@ def denied(user: User, what: str) -> RequestError:
     return RequestError(403, "Access Denied", f'user "{user.name}/{",".join(user.groups)}" {what}')
 
 
-def refusal(type_: ResourceType, role: Role) -> MeshdError | None:
-    """Why no resource of this kind may be written here, or None."""
+def refusal(type_: ResourceType, role: Role, leaving: Resource | None = None) -> MeshdError | None:
+    """Why no resource of this kind may be written here, or None. ``leaving`` is the one to delete, if that is the wish.
+
+    A policy that the zone made before it had a global, or before policies were forbidden here, may always go.
+    """
     if role.read_only:
         return not_allowed("apiServer.readOnly is true: this control plane takes no changes over its API")
     if type_.read_only:
@@ -62,7 +65,8 @@ def refusal(type_: ResourceType, role: Role) -> MeshdError | None:
             " zone"
         )
     if role.is_federated:
-        if type_.is_policy and not role.allow_zone_policies:
+        is_leftover = leaving is not None and leaving.labels.get(label.ORIGIN) == label.ORIGIN_ZONE
+        if type_.is_policy and not role.allow_zone_policies and not is_leftover:
             return not_allowed(
                 f"{type_.kind} is a policy: in a federated zone it comes from the global only; write it on the global,"
                 " or set multizone.zone.allowZonePolicies"

@@ -221,10 +221,10 @@ class ResourceHandlers:
         self._check_mesh(request)
         user = api.user(request)
         access.check_user(user, self._type)
-        refused = access.refusal(self._type, api.role)
+        stored = api.store.get(key)
+        refused = access.refusal(self._type, api.role, stored)
         if refused is not None:
             raise refused
-        stored = api.store.get(key)
         if stored is None:
             raise errors.not_found(errors.DELETE)
         access.check_stored(stored, api.role, "delete")

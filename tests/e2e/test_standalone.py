@@ -76,6 +76,9 @@ def test_a_standalone_zone_that_gets_a_global(tmp_path):
         assert lab.resolve("solo", "payments.mesh") == vip
         assert lab.fetch("solo", "payments.mesh") == "payments"
 
+        lab.put("solo", lab_.allow_all("own"), expect=[405])
+        lab.delete("solo", "/meshes/default/meshtrafficpermissions/own")
+
         def held():
             return {q["name"] for q in lab.get("solo", "/_kds")["quarantine"]}
 

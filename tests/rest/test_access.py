@@ -48,6 +48,13 @@ def test_what_came_from_elsewhere_cannot_be_changed_here():
     check_stored(with_labels({label.ORIGIN: "global"}), GLOBAL)
 
 
+def test_a_policy_that_the_zone_made_itself_may_go():
+    type_ = registry()["MeshTrafficPermission"]
+    assert refusal(type_, FEDERATED, with_labels({label.ORIGIN: "zone", label.ZONE: "zone-a"})) is None
+    assert refusal(type_, FEDERATED, with_labels({label.ORIGIN: "global"})) is not None
+    assert refusal(type_, FEDERATED) is not None
+
+
 @pytest.mark.parametrize(
     ("role", "labels", "stored", "fields"),
     [
