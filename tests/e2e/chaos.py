@@ -187,7 +187,8 @@ class Storm(History):
     def blow(self, seconds):
         """Events until the time is over; what is down then comes back at its own time."""
         end = time.monotonic() + seconds
-        following = time.monotonic()
+        self.event_move()  # whatever the seed: a name dies while another is born
+        following = time.monotonic() + self.gap_s[0]
         while time.monotonic() < end:
             self.tend()
             if time.monotonic() >= following:
