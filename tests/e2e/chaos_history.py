@@ -63,6 +63,10 @@ class Track:
         last = bisect.bisect_right(self.times, until)
         return self.values[first : max(last, first + 1)]
 
+    def since(self, at):
+        """When the value that it had at a time came."""
+        return self.times[max(0, bisect.bisect_right(self.times, at) - 1)]
+
     def always(self, value, since, until):
         return all(v == value for v in self.during(since, until))
 
@@ -236,6 +240,13 @@ class History:
                 or self.planes[i.zone].left("up", r.began - 0.3, r.ended)
             ):
                 return f"in flight to {i.name}"
+            dead = i.up.since(r.ended) if not i.up.always(True, r.began, r.ended) else r.ended
+            if r.service in i.service.during(r.began, r.ended) and dead <= max(
+                i.service.since(r.ended), self.planes[i.zone].since(r.ended)
+            ):
+                # Its inbound listens anew and knows neither clients nor that the application is dead: the handshake
+                # comes first, and after it a client cannot move on.
+                return f"new listener, dead application: to {i.name}"
         return ""
 
     def lived(self, i, r):

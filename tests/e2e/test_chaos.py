@@ -74,6 +74,11 @@ def test_an_answer_to_one_who_is_denied_is_seen(calm):
         (lambda s: s.instances["rest-orders-b"].up.set(False, 1000.05), True),
         (lambda s: s.instances["rest-orders-b"].service.set(None, 990.0), False),
         (lambda s: s.instances["rest-stock-a"].up.set(False, 1000.05), False),
+        (lambda s: s.instances["rest-orders-b"].up.set(False, 990.0), False),
+        (
+            lambda s: (s.instances["rest-orders-b"].up.set(False, 990.0), s.planes["zone-b"].set("starting", 995.0)),
+            True,
+        ),
         (lambda s: s.denies["zone-a", "orders"].set("asked-in", 999.0), True),
         (lambda s: s.denies["zone-c", "orders"].set("force", 999.0), False),
     ],
