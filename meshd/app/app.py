@@ -82,11 +82,13 @@ class Role:
     metrics: CollectorRegistry = field(default_factory=CollectorRegistry)
     rng: random.Random = field(default_factory=random.SystemRandom)
     hostname: str = field(default_factory=socket.gethostname)
-    instance_id: str = ""
     started: bool = False
+    instance_id: str = field(init=False)
+    http_metrics: HttpMetrics = field(init=False)
 
     def __post_init__(self) -> None:
         self.instance_id = f"{self.hostname}-{secrets.token_hex(2)}"
+        self.http_metrics = HttpMetrics(self.metrics)
 
     def api(self, kds_status: Callable[[], Mapping[str, Any]]) -> HttpServer:
         """The REST API."""
@@ -116,10 +118,7 @@ class Role:
         def ready() -> str:
             return missing() if self.started else "starting"
 
-        self.http_metrics = HttpMetrics(self.metrics)
         return diagnostics_server(self.config, self.metrics, ready, self.http_metrics)
-
-    http_metrics: HttpMetrics = field(init=False)
 
 
 def global_tiers(role: Role) -> Tiers:
