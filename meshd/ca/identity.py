@@ -8,6 +8,9 @@ from meshd.kinds.dataplane import Dataplane
 from meshd.model import labels as label
 from meshd.model.resource import Resource
 
+KUMA_ALPN = "kuma"
+"""The one protocol that mesh mTLS offers; it tells mesh TLS from an application's own (reference/dataplane.md 3.4)."""
+
 UNRESERVED = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~"
 CANONICAL_PATH = frozenset(UNRESERVED + "$&+,/:;=@")
 """What Go's ``net/url`` leaves alone when it encodes a path itself."""
@@ -104,6 +107,17 @@ def tag_values(dataplane: Resource) -> dict[str, tuple[str, ...]]:
 def egress_uris(mesh: str) -> tuple[str, ...]:
     """The URI SANs of a zone egress in one mesh."""
     return identity_uris(mesh, {label.SERVICE: (label.ZONE_EGRESS_SERVICE,)})
+
+
+def egress_owner(name: str) -> str:
+    """Under what name an egress keeps its certificates; a Dataplane may be called the same."""
+    return f"{label.ZONE_EGRESS_SERVICE}.{name}"
+
+
+def service_sni(service: str, mesh: str, tags: Mapping[str, str] | None = None) -> bytes:
+    """Kuma's SNI of a legacy service: ``web{mesh=default}``, further tags sorted in (reference/dataplane.md 3.4)."""
+    inside = {**(tags or {}), "mesh": mesh}
+    return f"{service}{{{','.join(f'{k}={inside[k]}' for k in sorted(inside))}}}".encode()
 
 
 def spiffe_uri(mesh: str, service: str) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
-from meshd.ca.identity import egress_uris, identity_uris, spiffe_uri
+from meshd.ca.identity import egress_owner, egress_uris, identity_uris, service_sni, spiffe_uri
+from meshd.ca.origination import inline_source, origination_of
 from meshd.kinds.dataplane import Dataplane, Inbound, InboundState, Outbound
 from meshd.kinds.external_service import DataSource, ExternalService
 from meshd.kinds.mesh import CertificateAuthorityBackend, Mesh, Mode
@@ -19,14 +20,11 @@ from meshd.l4.table import (
     ExternalRoute,
     IdentityKey,
     InboundListener,
-    Origination,
     OutboundListener,
     PermitFor,
     Timeouts,
     TlsMode,
-    service_sni,
 )
-from meshd.l4.tls import trouble_with
 from meshd.model import labels as label
 from meshd.model.errors import Violation
 from meshd.model.resource import Resource
@@ -36,19 +34,6 @@ MULTIPLEXED = frozenset({"http", "http2", "grpc"})
 """Protocols for which Envoy peers speak HTTP/2 to the inbound, whatever the application speaks."""
 
 LOOPBACK = "127.0.0.1"
-
-
-def inline_source(mesh: str, source: DataSource) -> bytes:
-    """The bytes of a data source that carries them itself.
-
-    Raises:
-        ValueError: they are elsewhere.
-    """
-    if source.inline is not None:
-        return source.inline
-    if source.inline_string is not None:
-        return source.inline_string.encode()
-    raise ValueError(f"mesh '{mesh}': {source} cannot be read here; give it inline")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +75,6 @@ def egress_route(
     )
 
 
-def egress_owner(name: str) -> str:
-    """Under what name an egress keeps its certificates; a Dataplane may be called the same."""
-    return f"{label.ZONE_EGRESS_SERVICE}.{name}"
-
-
 def enabled_backend(view: MeshView) -> CertificateAuthorityBackend | None:
     """The CA in force in a mesh, None without mTLS."""
     spec = view.mesh.spec
@@ -116,37 +96,6 @@ def external_cluster(
     except ValueError as error:
         return Cluster(view.mesh_name, service.name, endpoints, refused=str(error), timeouts=settings.outbound)
     return Cluster(view.mesh_name, service.name, endpoints, origination=origination, timeouts=settings.outbound)
-
-
-def origination_of(mesh: str, spec: ExternalService, read: Callable[[str, DataSource], bytes]) -> Origination | None:
-    """How TLS is originated, None if it is not.
-
-    Raises:
-        ValueError: a certificate or key cannot be read, or does not load.
-    """
-    tls = spec.networking.tls
-    if not tls.enabled:
-        return None
-
-    def text(part: str, source: DataSource | None) -> str:
-        if source is None:
-            return ""
-        data = read(mesh, source)
-        if not data.strip() or not data.isascii():
-            # An empty CA must not turn into those of the host.
-            raise ValueError(f"{part} is {'no PEM text' if data.strip() else 'empty'}")
-        return data.decode("ascii")
-
-    origination = Origination(
-        server_name=tls.server_name or spec.host,
-        ca_pem=text("caCert", tls.ca_cert),
-        certificate_pem=text("clientCert", tls.client_cert),
-        key_pem=text("clientKey", tls.client_key),
-        verify_hostname=not tls.skip_hostname_verification,
-    )
-    if reason := trouble_with(origination.ca_pem, origination.certificate_pem, origination.key_pem):
-        raise ValueError(reason)
-    return origination
 
 
 class DataplaneRenderer:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from meshd.ca.identity import Credentials
+from meshd.ca.identity import KUMA_ALPN, Credentials
 from meshd.l4.choose import Balancer, Pick
 from meshd.l4.client import Applications, Dialer, Resolver
 from meshd.l4.client_hello import ClientHello, ClientHelloReader
@@ -16,7 +16,6 @@ from meshd.l4.denials import Denials
 from meshd.l4.metrics import Metrics, Series
 from meshd.l4.relay import Buffers, Connection, Leg, PlainLeg, TlsLeg, abort, receive_some, relay, tune
 from meshd.l4.table import (
-    KUMA_ALPN,
     Cluster,
     ExternalRoute,
     IdentityKey,

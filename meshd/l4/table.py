@@ -5,12 +5,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
+from meshd.ca.origination import Origination
 from meshd.model.errors import Violation
 from meshd.model.resource import Resource
 from meshd.topology.view import Endpoint, MeshView, Reach
-
-KUMA_ALPN = "kuma"
-"""The one protocol that mesh mTLS offers; it tells mesh TLS from an application's own (reference/dataplane.md 3.4)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +73,6 @@ class ClientTls:
     identity: IdentityKey
     sni: bytes
     expected_uri: str
-
-
-@dataclass(frozen=True, slots=True)
-class Origination:
-    """TLS towards the real address of an external service (ExternalService ``networking.tls``).
-
-    ``server_name`` is both SNI and the name that is verified; empty: the endpoint's own address. Without ``ca_pem`` the
-    host's trusted CAs are used. ``verify_hostname`` off still verifies the chain.
-    """
-
-    server_name: str
-    ca_pem: str
-    certificate_pem: str
-    key_pem: str = field(repr=False)
-    verify_hostname: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,12 +226,6 @@ class RouteTable:
 
 
 EMPTY = RouteTable()
-
-
-def service_sni(service: str, mesh: str, tags: Mapping[str, str] | None = None) -> bytes:
-    """Kuma's SNI of a legacy service: ``web{mesh=default}``, further tags sorted in (reference/dataplane.md 3.4)."""
-    inside = {**(tags or {}), "mesh": mesh}
-    return f"{service}{{{','.join(f'{k}={inside[k]}' for k in sorted(inside))}}}".encode()
 
 
 def kind_of(spec: Spec) -> str:

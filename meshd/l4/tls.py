@@ -5,15 +5,13 @@ Python's ``SSLSocket`` and ``trio.SSLStream`` end both directions at once. Here 
 """
 
 import contextlib
-import functools
-import os
 import ssl
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from typing import cast
 
-from meshd.ca.identity import Identity, TrustBundle
-from meshd.l4.table import KUMA_ALPN, Origination
+from meshd.ca.identity import KUMA_ALPN, Identity, TrustBundle
+from meshd.ca.origination import Origination, load_material, pem_path
 from meshd.model.errors import PeerError
 
 CHUNK_BYTES = 16 * 1024
@@ -181,18 +179,6 @@ def check_client(uris: tuple[str, ...], mesh: str) -> None:
         raise TlsError(f"client is {', '.join(uris) or 'nobody'}, not of mesh '{mesh}'")
 
 
-@contextlib.contextmanager
-def pem_path(pem: bytes) -> Iterator[str]:
-    """A path that reads as ``pem`` and never touches a disk: ``ssl`` loads keys from files only."""
-    descriptor = os.memfd_create("pem", os.MFD_CLOEXEC)
-    try:
-        with open(descriptor, "wb", closefd=False) as file:
-            file.write(pem)
-        yield f"/proc/self/fd/{descriptor}"
-    finally:
-        os.close(descriptor)
-
-
 def mesh_context(identity: Identity, trust: TrustBundle, *, server_side: bool) -> ssl.SSLContext:
     """A context that shows ``identity`` and demands a peer whose chain ends in ``trust``.
 
@@ -241,34 +227,6 @@ def origination_context(origination: Origination) -> ssl.SSLContext:
     except ValueError as error:
         raise ValueError(f"external service '{origination.server_name}': {error}") from error
     return context
-
-
-def load_material(context: ssl.SSLContext, ca_pem: str, certificate_pem: str, key_pem: str) -> None:
-    """Load the PEM texts of an external service that are there.
-
-    Raises:
-        ValueError: one does not load; says which.
-    """
-    part = "caCert"
-    try:
-        if ca_pem:
-            context.load_verify_locations(cadata=ca_pem)
-        if certificate_pem:
-            part = "clientCert with clientKey"
-            with pem_path(f"{certificate_pem}\n{key_pem}".encode()) as path:
-                context.load_cert_chain(path)
-    except ssl.SSLError as error:
-        raise ValueError(f"{part} does not load as PEM: {error}") from error
-
-
-@functools.lru_cache(maxsize=CACHED_CONTEXTS)
-def trouble_with(ca_pem: str, certificate_pem: str, key_pem: str) -> str:
-    """Why these do not load, empty if they do. Remembered: they are looked at with every view."""
-    try:
-        load_material(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), ca_pem, certificate_pem, key_pem)
-    except ValueError as error:
-        return str(error)
-    return ""
 
 
 class Contexts:

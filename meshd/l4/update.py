@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeVar
 
+from meshd.ca.identity import service_sni
 from meshd.kinds.dataplane import Dataplane
 from meshd.kinds.zone_egress import ZoneEgress
 from meshd.kinds.zone_ingress import ZoneIngress
@@ -28,7 +29,6 @@ from meshd.l4.table import (
     RouteTable,
     SniListener,
     VipListener,
-    service_sni,
 )
 from meshd.model.resource import Resource
 from meshd.model.steps import Steps, finished

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import trio
 
+from meshd.ca.identity import service_sni
 from meshd.l4.session import Limits
-from meshd.l4.table import service_sni
 from meshd.l4.tls import Tls, mesh_context
 from meshd.topology.view import Reach
 from tests.l4 import pki

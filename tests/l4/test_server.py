@@ -9,10 +9,10 @@ import pytest
 import trio
 import trio.testing
 
+from meshd.ca.identity import service_sni
 from meshd.l4 import metrics
 from meshd.l4.render import Settings
 from meshd.l4.session import Limits
-from meshd.l4.table import service_sni
 from meshd.l4.tls import mesh_context
 from meshd.runtime.listen import ListenError
 from meshd.topology.view import BoundVips, Reach

@@ -1,4 +1,5 @@
-from meshd.l4.table import Cluster, RouteTable, SniListener, service_sni
+from meshd.ca.identity import service_sni
+from meshd.l4.table import Cluster, RouteTable, SniListener
 from meshd.topology.view import Endpoint, Reach
 
 

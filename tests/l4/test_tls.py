@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from meshd.ca.origination import Origination, trouble_with
 from meshd.l4.client_hello import ClientHelloReader
-from meshd.l4.table import Origination
-from meshd.l4.tls import Contexts, Tls, TlsError, TruncatedError, check_client, check_server, mesh_context, trouble_with
+from meshd.l4.tls import Contexts, Tls, TlsError, TruncatedError, check_client, check_server, mesh_context
 from tests.l4 import pki
 
 MESH = "default"

@@ -1,0 +1,142 @@
+"""Clusters and endpoints, piece by piece.
+
+Source: reference/dataplane.md 3.1, 3.5, 3.8; Kuma ``pkg/xds/envoy/clusters``, ``pkg/xds/envoy/endpoints`` (behaviour).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import ip_address
+from typing import Any
+
+from meshd.model import labels as label
+from meshd.topology.view import Endpoint
+from meshd.xds.encode import PREFIX, Document
+from meshd.xds.names import stat_name
+from meshd.xds.tls import ADS_SOURCE
+
+HTTP_OPTIONS = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+DEFAULT_CONNECT_TIMEOUT = "5s"
+LOCAL_CONNECT_TIMEOUT = "10s"
+LOCAL_IDLE_TIMEOUT = "7200s"
+
+PASSIVE_EJECTION: Document = {
+    "splitExternalLocalOriginErrors": True,
+    "consecutiveLocalOriginFailure": 3,
+    "enforcingConsecutiveLocalOriginFailure": 100,
+    "enforcingLocalOriginSuccessRate": 0,
+    "consecutive5xx": 4294967295,
+    "enforcingConsecutive5xx": 0,
+    "enforcingConsecutiveGatewayFailure": 0,
+    "enforcingSuccessRate": 0,
+    "interval": "1s",
+    "baseEjectionTime": "5s",
+    "maxEjectionTime": "30s",
+    "maxEjectionPercent": 100,
+}
+"""What leaves an endpoint that cannot be connected to, by itself: so that traffic moves away from a zone that fails.
+
+Counted are connections that could not be made (the TLS handshake included), never what an application answers. Kuma
+has nothing here unless a MeshCircuitBreaker says so; one that configures outlier detection replaces this.
+"""
+
+
+def cluster(name: str, kind: str, connect_timeout: str = "") -> Document:
+    """A cluster of a discovery type with nothing in it."""
+    document: Document = {"name": name, "type": kind}
+    if connect_timeout:
+        document["connectTimeout"] = connect_timeout
+    if stat_name(name) != name:
+        document["altStatName"] = stat_name(name)
+    return document
+
+
+def eds(name: str, connect_timeout: str = "") -> Document:
+    """A cluster whose endpoints come over the same stream."""
+    return {**cluster(name, "EDS", connect_timeout), "edsClusterConfig": {"edsConfig": ADS_SOURCE}}
+
+
+def fixed(name: str, kind: str, endpoints: Sequence[Document], connect_timeout: str = "") -> Document:
+    """A cluster that has its endpoints in itself: STATIC with addresses, STRICT_DNS with names."""
+    document = cluster(name, kind, connect_timeout)
+    if endpoints:
+        document["loadAssignment"] = {"clusterName": name, "endpoints": [{"lbEndpoints": list(endpoints)}]}
+    return document
+
+
+def at_socket(address: str, port: int) -> Document:
+    """An endpoint at an address."""
+    return {"endpoint": {"address": socket_address(address, port)}}
+
+
+def at_pipe(path: str) -> Document:
+    """An endpoint at a Unix socket."""
+    return {"endpoint": {"address": {"pipe": {"path": path}}}}
+
+
+def socket_address(address: str, port: int) -> Document:
+    """Where something listens."""
+    return {"socketAddress": {"address": address, "portValue": port}}
+
+
+def is_ip(address: str) -> bool:
+    """Whether it needs no resolving."""
+    try:
+        ip_address(address)
+    except ValueError:
+        return False
+    return True
+
+
+def http_options(document: Document) -> Document:
+    """The HTTP options of a cluster, made if there are none; a connection is HTTP/1.1 unless they say otherwise."""
+    options: dict[str, Any] = document.setdefault("typedExtensionProtocolOptions", {})
+    found: Document = options.setdefault(HTTP_OPTIONS, {"@type": PREFIX + HTTP_OPTIONS})
+    return found
+
+
+def speak(document: Document, version: int) -> None:
+    """Let a cluster speak HTTP/1.1 (1) or HTTP/2 (2) to its endpoints."""
+    protocol = "http2ProtocolOptions" if version == 2 else "httpProtocolOptions"
+    http_options(document)["explicitHttpConfig"] = {protocol: {}}
+
+
+def bind_from(document: Document, address: str) -> None:
+    """Let connections come from this address."""
+    document["upstreamBindConfig"] = {"sourceAddress": {"address": address, "portValue": 0}}
+
+
+def assignment(name: str, endpoints: Iterable[Endpoint], extra: Mapping[str, str] | None = None) -> Document:
+    """The endpoints of an EDS cluster, by priority and zone, in stable order; only those at an IP address.
+
+    ``extra`` are tags that every endpoint gets. An empty assignment says that there is nothing, which is not the same
+    as saying nothing.
+    """
+    groups: dict[tuple[int, str], list[Document]] = {}
+    for endpoint in endpoints:
+        if is_ip(endpoint.address):
+            groups.setdefault((endpoint.priority, endpoint.zone), []).append(_weighted(endpoint, extra or {}))
+    found: list[Document] = []
+    for (priority, zone), members in sorted(groups.items(), key=lambda group: group[0]):
+        locality: Document = {"lbEndpoints": members}
+        if zone:
+            locality["locality"] = {"zone": zone}
+        if priority:
+            locality["priority"] = priority
+        found.append(locality)
+    document: Document = {"clusterName": name}
+    if found:
+        document["endpoints"] = found
+    return document
+
+
+def _weighted(endpoint: Endpoint, extra: Mapping[str, str]) -> Document:
+    document = at_socket(endpoint.address, endpoint.port)
+    document["loadBalancingWeight"] = endpoint.weight
+    tags = {key: value for key, value in (*endpoint.tags.items(), *extra.items()) if key != label.SERVICE}
+    if tags:
+        document["metadata"] = metadata(tags)
+    return document
+
+
+def metadata(tags: Mapping[str, str]) -> Document:
+    """The tags of an endpoint where subsets and transport sockets are chosen by them."""
+    return {"filterMetadata": {"envoy.lb": dict(tags), "envoy.transport_socket_match": dict(tags)}}
