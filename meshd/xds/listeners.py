@@ -82,9 +82,7 @@ def http_filter(name: str, message: str, config: Document | None = None) -> Docu
     }
 
 
-GRPC_STATS = http_filter(
-    "grpc_stats", "grpc_stats.v3.FilterConfig", {"statsForAllMethods": True, "emitFilterState": True}
-)
+GRPC_STATS = http_filter("grpc_stats", "grpc_stats.v3.FilterConfig", {"emitFilterState": True})
 
 
 def network_filter(config: Document) -> Document:
@@ -94,7 +92,6 @@ def network_filter(config: Document) -> Document:
         "HttpConnectionManager": "http_connection_manager",
         "TcpProxy": "tcp_proxy",
         "RBAC": "rbac",
-        "KafkaBroker": "kafka_broker",
         "Config": "direct_response",
     }[message.rpartition(".")[2]]
     return {"name": _NETWORK + name, "typedConfig": config}

@@ -5,7 +5,7 @@ A hook gets the policies of its kind that match the proxy (``outbound`` side: ``
 (``rules.match.of_inbound``), least specific first, possibly none: defaults of the code are the hook's to set.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -145,6 +145,11 @@ class Shaper:
         """What becomes of traffic to ``destination``; ``protocols`` are those of all services of the mesh."""
         del matched, destination, protocols
         return None
+
+    def subsets(self, policies: Sequence[Resource]) -> Iterable[tuple[str, tuple[tuple[str, str], ...]]]:
+        """The (service, sorted tags) pairs that any policy of a mesh sends traffic to, for ingresses and egresses."""
+        del policies
+        return ()
 
     def cluster(self, draft: ClusterDraft, matched: Sequence[Resource]) -> None:
         """Change an outbound cluster."""
