@@ -95,6 +95,10 @@ class Layer:
             self.remove(type_url, self._entries[type_url].keys() - wanted.get(type_url, {}).keys())
         self.put(item for items in wanted.values() for item in items.values())
 
+    def copy(self, other: "Layer") -> None:
+        """Have what another has; for a layer that nobody includes yet."""
+        self.put(XdsResource(type_url, entry) for type_url, entry in other.items())
+
     @property
     def in_use(self) -> bool:
         """Whether any feed includes it."""
@@ -156,17 +160,18 @@ class ProxyFeed:
         self._dirty.setdefault(type_url, set()).add(name)
         self.wake()
 
-    def show(self, layers: tuple[Layer, ...]) -> None:
-        """Have what these layers have, from now on."""
+    def show(self, layers: tuple[Layer, ...], *, same: bool = False) -> None:
+        """Have what these layers have, from now on; ``same``: it is what the ones before have."""
         before, self.layers = self.layers, layers
         for layer in before:
             if layer not in layers:
                 layer.leave(self)
         for layer in layers:
             layer.join(self)
-        for layer in {*before} ^ {*layers}:
-            for type_url, entry in layer.items():
-                self.mark(type_url, entry.name)
+        if not same:
+            for layer in {*before} ^ {*layers}:
+                for type_url, entry in layer.items():
+                    self.mark(type_url, entry.name)
         if not self.ready:
             self.ready = True
             self.wake()

@@ -1,0 +1,323 @@
+"""Keeps what every connected proxy is to have true to the views, the policies and the certificates.
+
+The only writer of layers and feeds. Level-triggered: it looks at the newest view, finds what differs from the one it
+has rendered, and renders that again, in steps (docs/adr/004-one-loop.md).
+"""
+
+import logging
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar, cast
+
+import trio
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from meshd.ca.identity import Credentials
+from meshd.kinds.external_service import DataSource
+from meshd.kinds.mesh import Mesh
+from meshd.model.resource import Resource, ResourceKey
+from meshd.model.steps import Steps
+from meshd.runtime.latest import Latest
+from meshd.runtime.steps import in_steps
+from meshd.store.store import Store
+from meshd.topology.view import MeshView
+from meshd.xds.abilities import Abilities
+from meshd.xds.encode import SchemaError
+from meshd.xds.matched import Shapers
+from meshd.xds.outbound import Settings
+from meshd.xds.outbounds import OutboundLayer
+from meshd.xds.proxies import OutboundKey, Proxy, basis, matched_outbound, own_resources, source_of, uris_of
+from meshd.xds.resources import Layer, ProxyFeed
+
+log = logging.getLogger(__name__)
+
+RETIRE_S = 5.0
+"""How long a cluster outlives the last listener that led to it, for proxies that are slow to hear."""
+
+T = TypeVar("T")
+CredentialsOf = Callable[[str, str, tuple[str, ...]], Latest[Credentials]]
+"""``IdentityService.credentials``: (mesh, owner, URIs) -> the cell."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What changed between two views of a mesh: services by name, None for any."""
+
+    services: frozenset[str] | None = None
+    ingress: frozenset[str] | None = None
+    egress: frozenset[str] | None = None
+
+
+@dataclass(eq=False, slots=True)
+class Followed:
+    """Credentials that proxies wait for: the cell, for which proxies, and how to stop."""
+
+    cell: Latest[Credentials]
+    proxies: set[ResourceKey]
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+
+
+class XdsKeeper:
+    """Renders the proxies that are attached.
+
+    ``views`` are the meshes of this zone by name. ``credentials`` gives the cell of an identity, ``release`` forgets
+    one whose proxy is gone for good. ``shapers`` are the policies. ``read_source`` reads a data source of a mesh
+    (ValueError if it cannot), ``material`` changes when it may read something else. A proxy that cannot be rendered
+    keeps what it has; the reason is logged and counted.
+    """
+
+    name = "xds"
+
+    def __init__(
+        self,
+        store: Store,
+        views: Latest[Mapping[str, MeshView]],
+        credentials: CredentialsOf,
+        release: Callable[[str, str], Awaitable[None]],
+        shapers: Shapers,
+        read_source: Callable[[str, DataSource], bytes],
+        material: Latest[int],
+        registry: CollectorRegistry,
+    ) -> None:
+        self._store = store
+        self._views = views
+        self._credentials = credentials
+        self._release = release
+        self._shapers = shapers
+        self._read_source = read_source
+        self._material = material
+        self._proxies: dict[ProxyFeed, Proxy] = {}
+        self._new: set[Proxy] = set()
+        self._outbounds: dict[OutboundKey, OutboundLayer] = {}
+        self._rendered: Mapping[str, MeshView] = {}
+        self._rendered_material = 0
+        self._zone_proxies_changed: set[ResourceKey] = set()
+        self._followed: dict[tuple[str, str], Followed] = {}
+        self._uncertified: set[ResourceKey] = set()
+        self._retire_at = math.inf
+        self._wake = trio.Event()
+        self._failures = Counter(
+            "meshd_xds_render_failures", "Proxies that could not be rendered.", ["kind"], registry=registry
+        )
+        Gauge("meshd_xds_proxies", "Proxies that are connected.", registry=registry).set_function(
+            lambda: len(self._proxies)
+        )
+
+    def attach(self, key: ResourceKey, abilities: Abilities) -> ProxyFeed:
+        """What the proxy of this resource is to have; ready as soon as the resource is in the view and rendered."""
+        proxy = Proxy(key, abilities)
+        self._proxies[proxy.feed] = proxy
+        self._new.add(proxy)
+        self._wake.set()
+        return proxy.feed
+
+    def detach(self, feed: ProxyFeed) -> None:
+        """The proxy is not connected any more."""
+        proxy = self._proxies.pop(feed, None)
+        if proxy is not None:
+            self._new.discard(proxy)
+            feed.close()
+            self._wake.set()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run until cancelled. Owns a task for each identity that it follows."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._follow, self._views)
+            nursery.start_soon(self._follow, self._material)
+            nursery.start_soon(self._follow_zone_proxies)
+            task_status.started()
+            while True:
+                with trio.move_on_at(self._retire_at):
+                    await self._wake.wait()
+                self._wake = trio.Event()
+                self._retire()
+                gone = await in_steps(self._round(nursery))
+                for mesh, owner in gone:
+                    await self._release(mesh, owner)
+
+    async def _follow(self, cell: Latest[T]) -> None:
+        seen = 0
+        while True:
+            seen, _ = await cell.newer_than(seen)
+            self._wake.set()
+
+    async def _follow_zone_proxies(self) -> None:
+        with self._store.watch(("ZoneIngress", "ZoneEgress")) as feed:
+            while True:
+                self._zone_proxies_changed |= await feed.take()
+                self._wake.set()
+
+    # -- one round
+
+    def _round(self, nursery: trio.Nursery) -> Steps[list[tuple[str, str]]]:
+        """Bring everything to the newest views; returns the (mesh, owner) of identities to be released."""
+        views, before = self._views.value, self._rendered
+        anything = self._material.version != self._rendered_material
+        self._rendered, self._rendered_material = views, self._material.version
+        differences: dict[str, Difference] = {}
+        for mesh, view in views.items():
+            if anything or before.get(mesh) is not view:
+                differences[mesh] = difference(None if anything else before.get(mesh), view)
+                yield
+        new, self._new = self._new, set()
+        zone_proxies, self._zone_proxies_changed = self._zone_proxies_changed, set()
+        for proxy in list(self._proxies.values()):
+            if proxy.key.kind == "Dataplane" and (proxy in new or proxy.key.mesh in differences):
+                self._guarded(proxy, partial(self._dataplane, proxy, views.get(proxy.key.mesh), nursery))
+                yield
+        yield from self._update_outbounds(views, differences)
+        for proxy in list(self._proxies.values()):
+            if proxy.key.kind != "Dataplane":
+                yield from self._zone_proxy(proxy, views, differences, proxy.key in zone_proxies, nursery)
+        self._certify()
+        for proxy in new:
+            if proxy.feed in self._proxies and not proxy.feed.ready:
+                self._show(proxy)
+        for key in [k for k, outbounds in self._outbounds.items() if not outbounds.layer.in_use]:
+            del self._outbounds[key]
+        return self._let_go(views)
+
+    def _dataplane(self, proxy: Proxy, view: MeshView | None, nursery: trio.Nursery) -> None:
+        """The part of a Dataplane that is its own, and which outbounds it shares."""
+        dataplane = view.local_dataplanes.get(proxy.key.name) if view is not None else None
+        if view is None or dataplane is None:
+            self._new.add(proxy)  # it comes with a later view; until then, and if it has gone, what it has stands
+            return
+        made_of = basis(view, dataplane, proxy.abilities)
+        if proxy.made_of == made_of:
+            return
+        uris = uris_of(dataplane)
+        has_mtls = cast("Mesh", view.mesh.spec).enabled_backend() is not None
+        if uris:
+            self._follow_credentials(proxy, proxy.key.mesh, proxy.key.name, uris, nursery)
+        proxy.own.replace(own_resources(view, dataplane, proxy.abilities, self._shapers))
+        if uris or not has_mtls:
+            self._choose_outbounds(proxy, view, dataplane)
+        proxy.made_of = made_of
+
+    def _zone_proxy(
+        self,
+        proxy: Proxy,
+        views: Mapping[str, MeshView],
+        differences: Mapping[str, Difference],
+        changed: bool,
+        nursery: trio.Nursery,
+    ) -> Steps[None]:
+        del proxy, views, differences, changed, nursery
+        yield
+
+    def _choose_outbounds(self, proxy: Proxy, view: MeshView, dataplane: Resource) -> None:
+        matched = matched_outbound(view, dataplane, self._shapers)
+        source = source_of(dataplane, proxy.abilities)
+        binds = not proxy.abilities.is_redirected
+        key = OutboundKey(proxy.key.mesh, source, (matched.identity, view.mesh.version), binds, proxy.abilities.ipv6)
+        before = proxy.outbound
+        if key == before:
+            return
+        settings = Settings(binds, proxy.abilities.ipv6, self._read_source)
+        current = self._outbounds.get(before) if before is not None else None
+        chosen = self._outbounds.get(key)
+        if chosen is None:
+            fresh = OutboundLayer(source, matched, settings)
+            chosen = self._outbounds[key] = current.fork(source, matched, settings) if current else fresh
+        proxy.outbound = key
+        if proxy.feed.ready:
+            proxy.feed.show(self._layers(proxy), same=current is not None and chosen.forked_from is current)
+
+    def _update_outbounds(self, views: Mapping[str, MeshView], differences: Mapping[str, Difference]) -> Steps[None]:
+        unchanged = Difference(frozenset())
+        for key, outbounds in list(self._outbounds.items()):
+            view = views.get(key.mesh)
+            if view is None or (outbounds.is_rendered and key.mesh not in differences):
+                continue
+            yield from outbounds.update(view, differences.get(key.mesh, unchanged).services)
+            if outbounds.has_retired:
+                self._retire_at = trio.current_time() + RETIRE_S
+
+    def _retire(self) -> None:
+        if trio.current_time() >= self._retire_at:
+            self._retire_at = math.inf
+            for outbounds in self._outbounds.values():
+                outbounds.retire()
+
+    def _layers(self, proxy: Proxy) -> tuple[Layer, ...]:
+        outbounds = self._outbounds.get(proxy.outbound) if proxy.outbound is not None else None
+        return (proxy.own, proxy.secrets, *((outbounds.layer,) if outbounds is not None else ()))
+
+    def _show(self, proxy: Proxy) -> None:
+        """A proxy is shown for the first time: everything that it is to have is there."""
+        if proxy.made_of is not None:
+            proxy.feed.show(self._layers(proxy))
+
+    def _guarded(self, proxy: Proxy, render: Callable[[], None]) -> None:
+        """Render; one proxy that cannot be must not keep the others from it."""
+        try:
+            render()
+        except SchemaError:
+            self._failures.labels(proxy.key.kind).inc()
+            log.exception("%s: cannot be rendered and keeps what it has", proxy.key)
+
+    # -- identities
+
+    def _follow_credentials(
+        self, proxy: Proxy, mesh: str, owner: str, uris: tuple[str, ...], nursery: trio.Nursery
+    ) -> None:
+        cell = self._credentials(mesh, owner, uris)
+        followed = self._followed.get((mesh, owner))
+        if followed is None or followed.cell is not cell:
+            if followed is not None:
+                followed.scope.cancel()
+            followed = self._followed[mesh, owner] = Followed(cell, {proxy.key})
+            nursery.start_soon(self._follow_cell, followed)
+        followed.proxies.add(proxy.key)
+        proxy.identities[mesh] = owner
+        self._uncertified.add(proxy.key)
+
+    async def _follow_cell(self, followed: Followed) -> None:
+        with followed.scope:
+            seen = 0
+            while True:
+                seen, _ = await followed.cell.newer_than(seen)
+                self._uncertified |= followed.proxies
+                self._wake.set()
+
+    def _certify(self) -> None:
+        """Give the proxies whose credentials changed what they show and trust now."""
+        uncertified, self._uncertified = self._uncertified, set()
+        for proxy in self._proxies.values() if uncertified else ():
+            if proxy.key in uncertified:
+                proxy.certify(
+                    {mesh: self._followed[mesh, owner].cell.value for mesh, owner in proxy.identities.items()}
+                )
+
+    def _let_go(self, views: Mapping[str, MeshView]) -> list[tuple[str, str]]:
+        """Stop following the identities of Dataplanes that are gone for good."""
+        gone = []
+        for (mesh, owner), followed in list(self._followed.items()):
+            dataplanes = [key for key in followed.proxies if key.kind == "Dataplane"]
+            view = views.get(mesh)
+            if view is not None and dataplanes and owner not in view.local_dataplanes:
+                followed.scope.cancel()
+                del self._followed[mesh, owner]
+                gone.append((mesh, owner))
+        return gone
+
+
+def difference(before: MeshView | None, after: MeshView) -> Difference:
+    """What changed between two views; views share what did not."""
+    if before is None or before.mesh.version != after.mesh.version:
+        return Difference()
+    return Difference(
+        _changed(before.services, after.services),
+        _changed(before.ingress_services, after.ingress_services),
+        _changed(before.egress_services, after.egress_services),
+    )
+
+
+def _changed(before: Mapping[str, T], after: Mapping[str, T]) -> frozenset[str]:
+    if before is after:
+        return frozenset()
+    found = {name for name, value in after.items() if before.get(name) is not value}
+    return frozenset(found.union(before.keys() - after.keys()))

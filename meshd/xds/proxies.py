@@ -1,0 +1,138 @@
+"""One connected proxy and what it is to have: which layers, and what of them is its own. Pure but for its layers."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+from meshd.ca.identity import Credentials, dataplane_uris
+from meshd.kinds.dataplane import Dataplane, GatewayType
+from meshd.kinds.mesh import Mesh
+from meshd.model import labels as label
+from meshd.model.resource import Resource, ResourceKey
+from meshd.topology.view import MeshView
+from meshd.xds.abilities import Abilities
+from meshd.xds.inbound import inbounds
+from meshd.xds.matched import Matched, Policies, Shapers, of_inbound, of_proxy
+from meshd.xds.outbound import Wanted
+from meshd.xds.outbounds import Source, Vips
+from meshd.xds.resources import Layer, ProxyFeed, XdsResource
+from meshd.xds.secrets import secrets
+from meshd.xds.shaping import InboundDraft
+
+LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True, slots=True)
+class OutboundKey:
+    """Which proxies share a layer of outbounds: those for which all of this is equal."""
+
+    mesh: str
+    source: Source
+    policies: object
+    binds: bool
+    ipv6: bool
+
+
+@dataclass(eq=False, slots=True)
+class Proxy:
+    """A proxy that is connected. ``own`` are its inbounds and the like, ``secrets`` what it shows and trusts.
+
+    ``made_of`` is what ``own`` was last rendered from, so that it is rendered again only if that changed.
+    ``identities`` are the owners of its certificates, by mesh.
+    """
+
+    key: ResourceKey
+    abilities: Abilities
+    feed: ProxyFeed = field(default_factory=ProxyFeed)
+    own: Layer = field(default_factory=Layer)
+    secrets: Layer = field(default_factory=Layer)
+    made_of: object = None
+    outbound: OutboundKey | None = None
+    identities: dict[str, str] = field(default_factory=dict)
+
+    def certify(self, credentials: Mapping[str, Credentials]) -> None:
+        """Show and trust this from now on, by mesh."""
+        self.secrets.replace(secrets(credentials))
+
+
+def own_resources(view: MeshView, dataplane: Resource, abilities: Abilities, shapers: Shapers) -> Iterator[XdsResource]:
+    """What no other Dataplane has."""
+    mesh = cast("Mesh", view.mesh.spec)
+
+    def shape(draft: InboundDraft) -> None:
+        of_inbound(shapers, view.policies, dataplane, draft.inbound).inbound(draft)
+
+    yield from inbounds(dataplane, mesh.enabled_backend(), abilities, shape)
+
+
+def basis(view: MeshView, dataplane: Resource, abilities: Abilities) -> object:
+    """What ``own_resources`` depends on, to be compared."""
+    return (dataplane.key, dataplane.version, view.mesh.version, _Same(view.policies), abilities)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Same:
+    """Equal only to itself wrapped: views share what did not change."""
+
+    value: Policies
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def matched_outbound(view: MeshView, dataplane: Resource, shapers: Shapers) -> Matched:
+    """The policies for what a Dataplane sends."""
+    return of_proxy(shapers, view.policies, dataplane)
+
+
+def source_of(dataplane: Resource, abilities: Abilities) -> Source:
+    """Which outbounds a Dataplane has: the virtual IPs if its host redirects to it or it binds them, else its own list.
+
+    Source: reference/dataplane.md 3.6, 4.2.
+    """
+    networking = cast("Dataplane", dataplane.spec).networking
+    if abilities.bind_outbounds or (abilities.redirect is not None and abilities.redirect.outbound_port):
+        said = networking.transparent_proxying
+        reachable = said.reachable_services if said is not None else ()
+        # An empty list cannot be told from none in what kuma-dp sends; Kuma takes it for all services, too.
+        return Vips(frozenset(reachable) if reachable and reachable != ("*",) else None)
+    listed = (
+        Wanted(
+            o.address or LOOPBACK,
+            o.port,
+            o.service,
+            tuple(sorted((k, v) for k, v in o.tags.items() if k not in (label.SERVICE, label.MESH))),
+        )
+        for o in networking.outbound
+        if o.service
+    )
+    return tuple({(w.address, w.port): w for w in listed}.values())
+
+
+def uris_of(dataplane: Resource) -> tuple[str, ...]:
+    """The identity of a Dataplane, none if it has no service."""
+    try:
+        return dataplane_uris(dataplane)
+    except ValueError:
+        return ()
+
+
+def refused_parts(dataplane: Resource, *, has_mtls: bool) -> tuple[str, ...]:
+    """What of a Dataplane no Envoy of ours carries, in words."""
+    networking = cast("Dataplane", dataplane.spec).networking
+    found = []
+    if networking.gateway is not None and networking.gateway.type is GatewayType.BUILTIN:
+        found.append("networking.gateway: a builtin gateway is not available in this version of meshd")
+    if networking.listeners:
+        found.append("networking.listeners: embedded zone proxies need a ZoneIngress or ZoneEgress of their own")
+    found += [
+        f"networking.outbound[{at}]: backendRef is not available in this version of meshd; use a {label.SERVICE} tag"
+        for at, outbound in enumerate(networking.outbound)
+        if not outbound.service
+    ]
+    if has_mtls and not uris_of(dataplane):
+        found.append(f"networking: without a {label.SERVICE} tag there is no identity to show; nothing is sent")
+    return tuple(found)
