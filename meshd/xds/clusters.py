@@ -3,7 +3,7 @@
 Source: reference/dataplane.md 3.1, 3.5, 3.8; Kuma ``pkg/xds/envoy/clusters``, ``pkg/xds/envoy/endpoints`` (behaviour).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Any
 
@@ -104,16 +104,32 @@ def bind_from(document: Document, address: str) -> None:
     document["upstreamBindConfig"] = {"sourceAddress": {"address": address, "portValue": 0}}
 
 
-def assignment(name: str, endpoints: Iterable[Endpoint], extra: Mapping[str, str] | None = None) -> Document:
-    """The endpoints of an EDS cluster, by priority and zone, in stable order; only those at an IP address.
+AddressOf = Callable[[str], str | None]
+"""The address of a host, which may be a name; None: not known (yet)."""
+
+
+def literal(host: str) -> str | None:
+    """``AddressOf`` where there are no names."""
+    return host if is_ip(host) else None
+
+
+def assignment(
+    name: str,
+    endpoints: Iterable[Endpoint],
+    extra: Mapping[str, str] | None = None,
+    address_of: AddressOf = literal,
+) -> Document:
+    """The endpoints of an EDS cluster, by priority and zone, in stable order; only those whose address is known.
 
     ``extra`` are tags that every endpoint gets. An empty assignment says that there is nothing, which is not the same
     as saying nothing.
     """
     groups: dict[tuple[int, str], list[Document]] = {}
     for endpoint in endpoints:
-        if is_ip(endpoint.address):
-            groups.setdefault((endpoint.priority, endpoint.zone), []).append(_weighted(endpoint, extra or {}))
+        address = address_of(endpoint.address)
+        if address is not None:
+            document = at_socket(address, endpoint.port)
+            groups.setdefault((endpoint.priority, endpoint.zone), []).append(_weighted(document, endpoint, extra or {}))
     found: list[Document] = []
     for (priority, zone), members in sorted(groups.items(), key=lambda group: group[0]):
         locality: Document = {"lbEndpoints": members}
@@ -122,14 +138,13 @@ def assignment(name: str, endpoints: Iterable[Endpoint], extra: Mapping[str, str
         if priority:
             locality["priority"] = priority
         found.append(locality)
-    document: Document = {"clusterName": name}
+    assigned: Document = {"clusterName": name}
     if found:
-        document["endpoints"] = found
-    return document
+        assigned["endpoints"] = found
+    return assigned
 
 
-def _weighted(endpoint: Endpoint, extra: Mapping[str, str]) -> Document:
-    document = at_socket(endpoint.address, endpoint.port)
+def _weighted(document: Document, endpoint: Endpoint, extra: Mapping[str, str]) -> Document:
     document["loadBalancingWeight"] = endpoint.weight
     tags = {key: value for key, value in (*endpoint.tags.items(), *extra.items()) if key != label.SERVICE}
     if tags:

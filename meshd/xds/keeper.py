@@ -22,9 +22,10 @@ from meshd.model.steps import Steps
 from meshd.runtime.latest import Latest
 from meshd.runtime.steps import in_steps
 from meshd.store.store import Store
-from meshd.topology.view import MeshView
+from meshd.topology.view import MeshView, ServiceView
 from meshd.xds.abilities import Abilities
 from meshd.xds.encode import SchemaError
+from meshd.xds.hosts import Hosts, is_at
 from meshd.xds.matched import Shapers
 from meshd.xds.outbound import Settings
 from meshd.xds.outbounds import OutboundLayer
@@ -33,6 +34,8 @@ from meshd.xds.resources import Layer, ProxyFeed
 
 log = logging.getLogger(__name__)
 
+LOOK_UP_AGAIN_S = 10.0
+"""How old the address of a name may be, as in Kuma; only where names stand for addresses."""
 RETIRE_S = 5.0
 """How long a cluster outlives the last listener that led to it, for proxies that are slow to hear."""
 
@@ -49,6 +52,18 @@ class Difference:
     ingress: frozenset[str] | None = None
     egress: frozenset[str] | None = None
 
+    def with_moved(self, view: MeshView, hosts: set[str]) -> "Difference":
+        """The same with the services that have an endpoint at one of these names."""
+
+        def more(names: frozenset[str] | None, services: Mapping[str, ServiceView]) -> frozenset[str] | None:
+            return None if names is None else names | {n for n, service in services.items() if is_at(service, hosts)}
+
+        return Difference(
+            more(self.services, view.services),
+            more(self.ingress, view.ingress_services),
+            more(self.egress, view.egress_services),
+        )
+
 
 @dataclass(eq=False, slots=True)
 class Followed:
@@ -59,13 +74,27 @@ class Followed:
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
 
 
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What comes from other parts of the process.
+
+    ``credentials`` gives the cell of an identity, ``release`` forgets one whose proxy is gone for good.
+    ``read_source`` reads a data source of a mesh (ValueError if it cannot), ``material`` changes when it may read
+    something else. ``addresses`` finds those of a name (OSError if it has none).
+    """
+
+    credentials: CredentialsOf
+    release: Callable[[str, str], Awaitable[None]]
+    read_source: Callable[[str, DataSource], bytes]
+    material: Latest[int]
+    addresses: Callable[[str], Awaitable[tuple[str, ...]]]
+
+
 class XdsKeeper:
     """Renders the proxies that are attached.
 
-    ``views`` are the meshes of this zone by name. ``credentials`` gives the cell of an identity, ``release`` forgets
-    one whose proxy is gone for good. ``shapers`` are the policies. ``read_source`` reads a data source of a mesh
-    (ValueError if it cannot), ``material`` changes when it may read something else. A proxy that cannot be rendered
-    keeps what it has; the reason is logged and counted.
+    ``views`` are the meshes of this zone by name, ``shapers`` the policies. A proxy that cannot be rendered keeps what
+    it has; the reason is logged and counted.
     """
 
     name = "xds"
@@ -74,20 +103,17 @@ class XdsKeeper:
         self,
         store: Store,
         views: Latest[Mapping[str, MeshView]],
-        credentials: CredentialsOf,
-        release: Callable[[str, str], Awaitable[None]],
         shapers: Shapers,
-        read_source: Callable[[str, DataSource], bytes],
-        material: Latest[int],
+        outside: Outside,
         registry: CollectorRegistry,
     ) -> None:
         self._store = store
         self._views = views
-        self._credentials = credentials
-        self._release = release
         self._shapers = shapers
-        self._read_source = read_source
-        self._material = material
+        self._outside = outside
+        self._hosts = Hosts()
+        self._moved_hosts: set[str] = set()
+        self._looked_up: set[str] = set()
         self._proxies: dict[ProxyFeed, Proxy] = {}
         self._new: set[Proxy] = set()
         self._outbounds: dict[OutboundKey, OutboundLayer] = {}
@@ -125,7 +151,7 @@ class XdsKeeper:
         """Run until cancelled. Owns a task for each identity that it follows."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._follow, self._views)
-            nursery.start_soon(self._follow, self._material)
+            nursery.start_soon(self._follow, self._outside.material)
             nursery.start_soon(self._follow_zone_proxies)
             task_status.started()
             while True:
@@ -134,14 +160,33 @@ class XdsKeeper:
                 self._wake = trio.Event()
                 self._retire()
                 gone = await in_steps(self._round(nursery))
+                for host in self._hosts.asked - self._looked_up:
+                    self._looked_up.add(host)
+                    nursery.start_soon(self._look_up, host)
                 for mesh, owner in gone:
-                    await self._release(mesh, owner)
+                    await self._outside.release(mesh, owner)
 
     async def _follow(self, cell: Latest[T]) -> None:
         seen = 0
         while True:
             seen, _ = await cell.newer_than(seen)
             self._wake.set()
+
+    async def _look_up(self, host: str) -> None:
+        """Find the address of a name out, again and again; what was found stays until there is another."""
+        while True:
+            try:
+                found = await self._outside.addresses(host)
+            except OSError as error:
+                log.debug("%s: no address: %s", host, error)
+                found = ()
+            # As Kuma: the smallest, so that a name with several does not wander among them.
+            address = min(found, default=self._hosts.known.get(host))
+            if address is not None and self._hosts.known.get(host) != address:
+                self._hosts.known[host] = address
+                self._moved_hosts.add(host)
+                self._wake.set()
+            await trio.sleep(LOOK_UP_AGAIN_S)
 
     async def _follow_zone_proxies(self) -> None:
         with self._store.watch(("ZoneIngress", "ZoneEgress")) as feed:
@@ -154,13 +199,17 @@ class XdsKeeper:
     def _round(self, nursery: trio.Nursery) -> Steps[list[tuple[str, str]]]:
         """Bring everything to the newest views; returns the (mesh, owner) of identities to be released."""
         views, before = self._views.value, self._rendered
-        anything = self._material.version != self._rendered_material
-        self._rendered, self._rendered_material = views, self._material.version
+        anything = self._outside.material.version != self._rendered_material
+        self._rendered, self._rendered_material = views, self._outside.material.version
         differences: dict[str, Difference] = {}
         for mesh, view in views.items():
             if anything or before.get(mesh) is not view:
                 differences[mesh] = difference(None if anything else before.get(mesh), view)
                 yield
+        moved, self._moved_hosts = self._moved_hosts, set()
+        for mesh, view in views.items() if moved else ():
+            differences[mesh] = differences.get(mesh, Difference(*[frozenset[str]()] * 3)).with_moved(view, moved)
+            yield
         new, self._new = self._new, set()
         zone_proxies, self._zone_proxies_changed = self._zone_proxies_changed, set()
         for proxy in list(self._proxies.values()):
@@ -185,14 +234,18 @@ class XdsKeeper:
         if view is None or dataplane is None:
             self._new.add(proxy)  # it comes with a later view; until then, and if it has gone, what it has stands
             return
-        made_of = basis(view, dataplane, proxy.abilities)
+        located = self._hosts.resolved(dataplane)
+        if located is None:
+            self._new.add(proxy)
+            return
+        made_of = (*basis(view, dataplane, proxy.abilities), located is dataplane or located.spec)
         if proxy.made_of == made_of:
             return
         uris = uris_of(dataplane)
         has_mtls = cast("Mesh", view.mesh.spec).enabled_backend() is not None
         if uris:
             self._follow_credentials(proxy, proxy.key.mesh, proxy.key.name, uris, nursery)
-        proxy.own.replace(own_resources(view, dataplane, proxy.abilities, self._shapers))
+        proxy.own.replace(own_resources(view, located, proxy.abilities, self._shapers))
         if uris or not has_mtls:
             self._choose_outbounds(proxy, view, dataplane)
         proxy.made_of = made_of
@@ -216,7 +269,7 @@ class XdsKeeper:
         before = proxy.outbound
         if key == before:
             return
-        settings = Settings(binds, proxy.abilities.ipv6, self._read_source)
+        settings = Settings(binds, proxy.abilities.ipv6, self._outside.read_source, self._hosts.address_of)
         current = self._outbounds.get(before) if before is not None else None
         chosen = self._outbounds.get(key)
         if chosen is None:
@@ -264,7 +317,7 @@ class XdsKeeper:
     def _follow_credentials(
         self, proxy: Proxy, mesh: str, owner: str, uris: tuple[str, ...], nursery: trio.Nursery
     ) -> None:
-        cell = self._credentials(mesh, owner, uris)
+        cell = self._outside.credentials(mesh, owner, uris)
         followed = self._followed.get((mesh, owner))
         if followed is None or followed.cell is not cell:
             if followed is not None:

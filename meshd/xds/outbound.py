@@ -5,7 +5,7 @@ Source: reference/dataplane.md 3.5, 3.6; Kuma ``pkg/plugins/policies/meshhttprou
 a thousand proxies to which the same policies apply share every byte.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -47,6 +47,7 @@ class Settings:
     binds: bool
     ipv6: bool
     read_source: Callable[[str, DataSource], bytes]
+    address_of: clusters.AddressOf = clusters.literal
 
 
 class Protocols(Mapping[str, str]):
@@ -176,12 +177,7 @@ def outbound_cluster(view: MeshView, key: ClusterKey, matched: Matched, settings
     matched.cluster(ClusterDraft(destination, document))
     yield resource(CLUSTER, document)
     if document["type"] == "EDS":
-        yield assignment(name, endpoints)
-
-
-def assignment(name: str, endpoints: Iterable[Endpoint]) -> XdsResource:
-    """The endpoints of an EDS cluster."""
-    return resource(ENDPOINTS, clusters.assignment(name, endpoints))
+        yield resource(ENDPOINTS, clusters.assignment(name, endpoints, address_of=settings.address_of))
 
 
 def chosen(service: ServiceView | None, tags: Tags) -> tuple[Endpoint, ...]:

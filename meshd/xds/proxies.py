@@ -65,7 +65,7 @@ def own_resources(view: MeshView, dataplane: Resource, abilities: Abilities, sha
     yield from inbounds(dataplane, mesh.enabled_backend(), abilities, shape)
 
 
-def basis(view: MeshView, dataplane: Resource, abilities: Abilities) -> object:
+def basis(view: MeshView, dataplane: Resource, abilities: Abilities) -> tuple[object, ...]:
     """What ``own_resources`` depends on, to be compared."""
     return (dataplane.key, dataplane.version, view.mesh.version, _Same(view.policies), abilities)
 
