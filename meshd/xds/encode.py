@@ -25,11 +25,19 @@ Document = dict[str, Any]
 
 PREFIX = "type.googleapis.com/"
 _PACKAGE = "envoy_data_plane"
+_MAX_DURATION_S = 315_576_000_000
 _DURATION = re.compile(r"(-?)(\d+)(?:\.(\d{1,9}))?s\Z")
 
 
 class SchemaError(ValueError):
     """A document that Envoy's API does not have: a defect of ours or of a patch, never of traffic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A message that is bytes already, in the place of its object: what is large and changes little is encoded once."""
+
+    body: bytes
 
 
 def encode(type_url: str, document: Mapping[str, Any]) -> bytes:
@@ -47,9 +55,9 @@ def encode_any(document: Mapping[str, Any], at: str = "") -> bytes:
     Raises:
         SchemaError: as ``encode``, or there is no ``@type``.
     """
-    type_url = document.get("@type")
+    type_url = document.get("@type") if isinstance(document, Mapping) else None
     if not isinstance(type_url, str):
-        raise SchemaError(f"{at or 'document'}: an Any needs @type, has only {', '.join(document)}")
+        raise SchemaError(f"{at or 'document'}: an Any needs @type, which {document!r:.60} has not")
     plan = _plan(message_class(type_url))
     content = {key: value for key, value in document.items() if key != "@type"}
     if plan.whole is not None:
@@ -89,6 +97,7 @@ class _Field:
     tag: bytes
     write: Write
     default: Any
+    group: str | None = None
     is_repeated: bool = False
     is_packed: bool = False
     is_map: bool = False
@@ -105,16 +114,23 @@ class _Plan:
 
 def _encode(plan: _Plan, document: Any, at: str) -> bytes:
     if not isinstance(document, Mapping):
+        if isinstance(document, Encoded):
+            return document.body
         raise SchemaError(f"{at or plan.name}: expected an object of {plan.name}, got {document!r:.60}")
     parts: list[tuple[int, bytes]] = []
+    chosen: dict[str, str] = {}
     for key, value in document.items():
         field = plan.fields.get(key)
         if field is None:
             raise SchemaError(f"{at or plan.name}: {plan.name} has no field {key!r}")
         where = f"{at}.{key}" if at else key
+        if field.group is not None and chosen.setdefault(field.group, key) != key:
+            raise SchemaError(f"{where}: {plan.name} has either {chosen[field.group]!r} or {key!r}, not both")
         try:
             parts.append((field.number, _field_bytes(field, value, where)))
-        except (TypeError, AttributeError, OverflowError, struct.error) as error:
+        except SchemaError:
+            raise
+        except (TypeError, AttributeError, ValueError, OverflowError, struct.error) as error:
             raise SchemaError(f"{where}: {value!r:.60} does not fit: {error}") from error
     parts.sort(key=lambda part: part[0])
     return b"".join([part[1] for part in parts])
@@ -122,19 +138,29 @@ def _encode(plan: _Plan, document: Any, at: str) -> bytes:
 
 def _field_bytes(field: _Field, value: Any, at: str) -> bytes:
     if field.is_map:
+        if not isinstance(value, Mapping):
+            raise TypeError("expected an object")
         return b"".join(
             field.tag + _sized(bytes_field(1, key.encode()) + b"\x12" + field.write(value[key], f"{at}[{key}]"))
             for key in sorted(value)
         )
-    if field.is_packed:
-        return field.tag + _sized(b"".join(field.write(item, at) for item in value)) if value else b""
     if field.is_repeated:
         if not isinstance(value, (list, tuple)):
             raise TypeError("expected a list")
+        if field.is_packed:
+            items = b"".join(field.write(item, f"{at}[{i}]") for i, item in enumerate(value))
+            return field.tag + _sized(items) if value else b""
         return b"".join(field.tag + field.write(item, f"{at}[{i}]") for i, item in enumerate(value))
-    if field.default is not None and value == field.default:
+    if field.default is not None and _is(value, field.default):
         return b""
     return field.tag + field.write(value, at)
+
+
+def _is(value: Any, default: Any) -> bool:
+    """Whether a plain field has its default; ``False == 0`` in Python, but is no number here."""
+    if default == b"":
+        return value in (b"", "")  # as they are, or as base64
+    return bool(value == default) and isinstance(value, bool) == isinstance(default, bool)
 
 
 def _sized(data: bytes) -> bytes:
@@ -167,7 +193,7 @@ def _field(cls: Any, attribute: str) -> _Field:
     tag = varint(meta.number << 3 | (BYTES if is_map or is_packed else wire))
     # A field of a oneof, or one that knows whether it was set, is written also when it has its default.
     default = None if meta.repeated or is_map or meta.group or meta.optional else zero
-    return _Field(meta.number, tag, write, default, bool(meta.repeated), is_packed, is_map)
+    return _Field(meta.number, tag, write, default, meta.group, bool(meta.repeated), is_packed, is_map)
 
 
 def _writer(meta: Any, cls: Any) -> tuple[int, Write, Any]:
@@ -228,6 +254,12 @@ def _raw(value: Any, at: str) -> bytes:
     return _sized(base64.b64decode(value, validate=True))
 
 
+def _real(value: Any, at: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise SchemaError(f"{at}: {value!r:.60} is no number")
+    return value
+
+
 def _bool(value: Any, at: str) -> bytes:
     if not isinstance(value, bool):
         raise SchemaError(f"{at}: {value!r:.60} is not true or false")
@@ -242,8 +274,8 @@ _SCALARS: dict[str, tuple[int, Write, Any]] = {
     "uint64": _int(0, 2**64 - 1),
     "int32": _int(-(2**31), 2**31 - 1),
     "int64": _int(-(2**63), 2**63 - 1),
-    "float": (FIXED32, lambda value, _: struct.pack("<f", value), 0.0),
-    "double": (FIXED64, lambda value, _: struct.pack("<d", value), 0.0),
+    "float": (FIXED32, lambda value, at: struct.pack("<f", _real(value, at)), 0.0),
+    "double": (FIXED64, lambda value, at: struct.pack("<d", _real(value, at)), 0.0),
 }
 
 
@@ -251,7 +283,7 @@ def _wrapper(proto_type: str) -> Write:
     """A wrapper message: its field 1, left out when it has its default."""
     wire, write, zero = _SCALARS[proto_type]
     key = varint(1 << 3 | wire)
-    return lambda value, at: b"" if value == zero and value is not None else key + write(value, at)
+    return lambda value, at: b"" if _is(value, zero) else key + write(value, at)
 
 
 def _duration(value: Any, at: str) -> bytes:
@@ -260,6 +292,8 @@ def _duration(value: Any, at: str) -> bytes:
         raise SchemaError(f"{at}: {value!r} is no duration such as '5s' or '0.25s'")
     sign = -1 if match[1] else 1
     seconds, nanos = sign * int(match[2]), sign * int((match[3] or "").ljust(9, "0"))
+    if abs(seconds) > _MAX_DURATION_S:
+        raise SchemaError(f"{at}: {value!r} is longer than a duration can be, 10,000 years")
     out = b"\x08" + varint(seconds & _U64) if seconds else b""
     return out + (b"\x10" + varint(nanos & _U64) if nanos else b"")
 

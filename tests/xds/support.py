@@ -13,6 +13,7 @@ from meshd.model.resource import Resource, ResourceKey
 from meshd.model.shape import read_strict
 from meshd.xds.encode import message_class
 from meshd.xds.resources import ORDER, XdsResource
+from tests.xds.documents import json_name
 
 GOLDENS = Path(__file__).parent / "goldens"
 
@@ -21,7 +22,7 @@ def document_of(resource: XdsResource) -> dict[str, Any]:
     """What the bytes of a resource say, read by the generated classes: a proto-JSON document with ``@type``."""
     type_url, value = any_parts(resource.entry.body)
     assert type_url == resource.type_url
-    return {"@type": type_url, **message_class(type_url).parse(value).to_dict()}
+    return {"@type": type_url, **message_class(type_url).parse(value).to_dict(casing=json_name)}
 
 
 def documents_of(resources: Iterable[XdsResource]) -> list[dict[str, Any]]:
@@ -37,7 +38,7 @@ def by_name(resources: Iterable[XdsResource], type_url: str) -> dict[str, dict[s
 class Dumper(yaml.SafeDumper):
     """Writes a value that occurs twice twice."""
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002  # the base class's signature
         return True
 
 
