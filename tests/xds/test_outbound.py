@@ -34,7 +34,7 @@ class Fixed(Shaper):
     def __init__(self, routes):
         self._routes = routes
 
-    def routes(self, matched, destination, protocols):
+    def routes(self, matched, destination, protocols):  # noqa: ARG002
         return self._routes
 
 
