@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from meshd.l4.table import PermitFor
 from meshd.model.resource_type import ResourceType
+from meshd.xds.shaping import Shaper
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,11 +20,13 @@ class Policy:
 
     ``type`` is its registry entry. ``order`` is when it takes effect among the policies (Kuma's numbers).
     ``permit_for`` is there for a policy that decides who may connect; at most one policy does.
+    ``shaper`` changes what an Envoy is sent.
     """
 
     type: ResourceType
     order: int
     permit_for: PermitFor | None = None
+    shaper: Shaper | None = None
 
 
 def discover() -> tuple[Policy, ...]:

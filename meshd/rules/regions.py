@@ -116,18 +116,18 @@ def confs_of_client(groups: Sequence[Group[ConfT]], tags: Mapping[str, Collectio
                 yield rule
 
 
-def partition(listed: Sequence[Entry[ConfT]]) -> tuple[Rule[ConfT], ...]:
+def partition(listed: Sequence[Entry[ConfT]], limit: int = MAX_REGIONS) -> tuple[Rule[ConfT], ...]:
     """Disjoint rules that say for every proxy what ``conf_of`` says; most positive conditions first.
 
     Entries that cannot be about one proxy (two values of one tag) are kept apart, unless a third is about both.
 
     Raises:
-        ValueError: the entries would need more than ``MAX_REGIONS`` rules.
+        ValueError: the entries would need more than ``limit`` rules.
 
     Source: Kuma ``docs/madr/decisions/007-mesh-traffic-permission.md`` (behaviour, not code).
     """
     rules: list[Rule[ConfT]] = []
-    budget = MAX_REGIONS
+    budget = limit
     for group in connected(listed):
         values: dict[str, set[str]] = {}
         for entry in group:

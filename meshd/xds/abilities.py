@@ -22,7 +22,8 @@ class Abilities:
     at the ports of inbounds only. ``admin_socket`` or ``admin_address`` and ``admin_port``: Envoy's admin API, port 0
     and no socket for none. ``readiness_port`` is the one at which kuma-dp says whether it is ready, 0 for none.
     ``dns_port`` 0: the proxy answers no names; ``embedded_dns``: its kuma-dp does, from what it fetches. ``workdir``
-    is where its sockets are.
+    is where its sockets are. ``system_ca`` is the file of the CAs that its host trusts, "" if none is
+    known.
     """
 
     reuse_port: bool = False
@@ -40,6 +41,7 @@ class Abilities:
     workdir: str = ""
     metrics_cert: str = ""
     metrics_key: str = ""
+    system_ca: str = ""
 
     @property
     def is_redirected(self) -> bool:

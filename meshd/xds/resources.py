@@ -42,9 +42,14 @@ def resource(type_url: str, document: Document) -> XdsResource:
     Raises:
         SchemaError: Envoy's API has no such document.
     """
-    body = any_bytes(type_url, encode(type_url, document))
+    return of_bytes(type_url, document[_NAME.get(type_url, "name")], encode(type_url, document))
+
+
+def of_bytes(type_url: str, name: str, message: bytes) -> XdsResource:
+    """An encoded message as a resource."""
+    body = any_bytes(type_url, message)
     version = hashlib.blake2b(body, digest_size=8).hexdigest()
-    return XdsResource(type_url, Entry(document[_NAME.get(type_url, "name")], version, body))
+    return XdsResource(type_url, Entry(name, version, body))
 
 
 Entries = dict[str, dict[str, Entry]]

@@ -1,12 +1,13 @@
 """MeshTrafficPermission: which clients may use an inbound, or an external service through an egress.
 
-``spec.py`` is what a user writes, ``validate.py`` what the schema cannot say, ``permit.py`` the decision. README.md
-tells users.
+``spec.py`` is what a user writes, ``validate.py`` what the schema cannot say, ``permit.py`` the decision,
+``rbac.py`` the same decision for an Envoy to make. README.md tells users.
 """
 
 from meshd.model.resource_type import Flow, ResourceType, Scope
 from meshd.policies import Policy
 from meshd.policies.mesh_traffic_permission.permit import permit_for
+from meshd.policies.mesh_traffic_permission.rbac import RbacShaper
 from meshd.policies.mesh_traffic_permission.spec import MeshTrafficPermission
 from meshd.policies.mesh_traffic_permission.validate import validate
 
@@ -23,6 +24,6 @@ TYPE = ResourceType(
     is_policy=True,
 )
 
-POLICY = Policy(type=TYPE, order=1100, permit_for=permit_for)
+POLICY = Policy(type=TYPE, order=1100, permit_for=permit_for, shaper=RbacShaper())
 
 __all__ = ["POLICY", "TYPE", "MeshTrafficPermission", "permit_for"]

@@ -118,13 +118,13 @@ def permit_for(
         return AllowAll(NO_MTLS)
     policies = view.policies.get(KIND, ())
     if dataplane is None:
-        return _by_tags(view.mesh_name, match.of_tags(policies, inbound_tags))
+        return by_tags(view.mesh_name, match.of_tags(policies, inbound_tags))
     inbounds = [
         inbound
         for inbound in cast("Dataplane", dataplane.spec).networking.inbound
         if dict(inbound.tags) == dict(inbound_tags) and section in ("", inbound.name, str(inbound.port))
     ]
-    permits = [_permit(view.mesh_name, match.of_inbound(policies, dataplane, inbound)) for inbound in inbounds]
+    permits = [of_policies(view.mesh_name, match.of_inbound(policies, dataplane, inbound)) for inbound in inbounds]
     if not permits:
         # The view is newer than the caller's inbound; the caller renders again at once, until then nobody is let in.
         return ByTags(view.mesh_name, ())
@@ -151,10 +151,11 @@ def deciding(rule: Rule[FromConf]) -> str:
     return rule.origins[-1].policy
 
 
-def _permit(mesh: str, policies: Sequence[Resource]) -> Permit:
+def of_policies(mesh: str, policies: Sequence[Resource]) -> ByTags | ByIdentity:
+    """The permit of an inbound from the policies that match it, least specific first."""
     specs = [(policy.display_name, cast("MeshTrafficPermission", policy.spec)) for policy in reversed(policies)]
     if not any(spec.rules for _, spec in specs):
-        return _by_tags(mesh, policies)
+        return by_tags(mesh, policies)
     confs = [(name, rule.default) for name, spec in specs for rule in spec.rules or ()]
     return ByIdentity(
         deny=tuple((m, name) for name, conf in confs for m in conf.deny or ()),
@@ -163,7 +164,9 @@ def _permit(mesh: str, policies: Sequence[Resource]) -> Permit:
     )
 
 
-def _by_tags(mesh: str, policies: Sequence[Resource]) -> ByTags:
+def by_tags(mesh: str, policies: Sequence[Resource]) -> ByTags:
+    """The permit that ``from`` alone gives."""
+
     def items(spec: Spec) -> list[tuple[TargetRef, FromConf]]:
         return [(item.target_ref, item.default) for item in cast("MeshTrafficPermission", spec).from_ or ()]
 

@@ -1,0 +1,268 @@
+"""What ZoneIngress and ZoneEgress have in common: one listener whose filter chains are chosen by SNI.
+
+Clusters and endpoints are the same for all proxies of a kind in a zone and are kept in one layer for them. A chain is
+encoded once and kept as bytes; a listener is the concatenation of its fields, so that a new service costs a new chain
+and a joining of bytes, and a changed endpoint one assignment. Clients may narrow a service by tags, which are then part
+of the SNI; each such subset has a cluster of its own. (Kuma lets one cluster choose by metadata. Adding a subset then
+changes that cluster, which makes Envoy drop the connections in it.)
+
+Source: reference/dataplane.md 3.4, 3.10, 3.11.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from meshd.discovery.fields import bytes_field
+from meshd.model.steps import Steps
+from meshd.topology.view import Endpoint, MeshView, ServiceView
+from meshd.xds import clusters, listeners, names, tls
+from meshd.xds.abilities import Abilities
+from meshd.xds.encode import PREFIX, Document, encode
+from meshd.xds.resources import CLUSTER, ENDPOINTS, LISTENER, Layer, XdsResource, of_bytes, resource
+
+Tags = tuple[tuple[str, str], ...]
+Subset = tuple[str, Tags]
+"""A service, and the sorted tags by which its instances are narrowed; never without tags."""
+Services = Mapping[str, ServiceView]
+
+FILTER_CHAIN = PREFIX + "envoy.config.listener.v3.FilterChain"
+_CHAINS_FIELD = 3
+_BEFORE_CHAINS = ("name", "address")
+"""The fields of Listener with a smaller number than ``filter_chains``."""
+
+CONNECT_ATTEMPTS = 3
+"""How many endpoints a connection tries. More are not needed: one that fails three times is left alone for a while."""
+UNLIMITED: Document = {
+    "thresholds": [{"maxConnections": 4294967295, "maxPendingRequests": 4294967295, "maxRequests": 4294967295}]
+}
+"""Envoy's own limit is 1024 connections to a cluster. Here the clients of a whole zone meet; each has its own limit."""
+IDLE_TIMEOUT = "7200s"
+"""Longer than an outbound's, so that the ends of a connection decide when it is idle."""
+PANIC_BELOW_PERCENT = 1
+"""Envoy ignores ejections when less than half of the endpoints are left; here only when none is."""
+NO_SERVICES: Services = MappingProxyType({})
+
+
+def subsets_of(pairs: Iterable[Subset]) -> dict[str, tuple[Tags, ...]]:
+    """Subsets by service, in order, each once."""
+    found: dict[str, set[Tags]] = {}
+    for service, tags in pairs:
+        if tags:
+            found.setdefault(service, set()).add(tags)
+    return {service: tuple(sorted(several)) for service, several in found.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """A filter chain, encoded as a field of Listener. ``ends_mtls``: it shows a certificate of its mesh."""
+
+    mesh: str
+    encoded: bytes
+    ends_mtls: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where an SNI leads: the name of a cluster, and what its assignment has (None: the cluster has all in itself)."""
+
+    cluster: str
+    endpoints: tuple[Endpoint, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What a service was rendered from, and its routes by SNI."""
+
+    view: ServiceView
+    subsets: tuple[Tags, ...]
+    routes: Mapping[str, Route]
+
+    @property
+    def ends_mtls(self) -> bool:
+        """Whether its connections are opened here."""
+        return any(route.endpoints is None for route in self.routes.values())
+
+
+class SniRenderer(ABC):
+    """Keeps ``layer``, with clusters and endpoints, and the filter chains, for all proxies of a kind in the zone."""
+
+    connect_timeout = clusters.DEFAULT_CONNECT_TIMEOUT
+
+    def __init__(self) -> None:
+        self.layer = Layer()
+        self._chains: dict[str, Chain] = {}
+        self._views: dict[str, MeshView] = {}
+        self._subsets: dict[str, tuple[Collection[Subset], Mapping[str, tuple[Tags, ...]]]] = {}
+        self._served: dict[str, dict[str, Served]] = {}
+
+    def update(
+        self,
+        views: Mapping[str, MeshView],
+        changed: Mapping[str, Collection[str]] | None,
+        subsets: Mapping[str, Collection[Subset]],
+    ) -> Steps[bool]:
+        """Have what ``views``, of all meshes by name, have now; returns whether the listeners are to be made again.
+
+        ``changed`` names, by mesh, the services that are not as they were at the last update; None: any may be. What
+        else changed (a mesh that comes or goes, its Mesh resource, its policies, subsets, what TLS is made of) is seen.
+        ``subsets`` are all that clients of a mesh may ask for; one that no instance agrees with has no endpoint. An
+        update that is not run to its end leaves things half done: then the next one needs ``changed`` None.
+        """
+        moved = False
+        for mesh in sorted(self._views.keys() | views.keys()):
+            moved |= yield from self._update_mesh(mesh, views.get(mesh), changed, subsets.get(mesh, ()))
+        return moved
+
+    @abstractmethod
+    def services_of(self, view: MeshView) -> Services:
+        """What of a mesh is reached through these proxies."""
+
+    def stale(self, mesh: str) -> Collection[str]:
+        """Services to render again although nothing in the view says so."""
+        del mesh
+        return ()
+
+    def opened(
+        self, view: MeshView, service: ServiceView, match: Document, cluster: str, endpoints: tuple[Endpoint, ...]
+    ) -> tuple[Document, Document] | None:
+        """Filter chain and cluster of a service whose connections are opened here; None: they are passed on."""
+        del view, service, match, cluster, endpoints
+        return None
+
+    def forget(self, mesh: str, service: str) -> None:
+        """A service is gone."""
+        del mesh, service
+
+    def chains(self) -> list[Chain]:
+        """All filter chains, by SNI."""
+        return [chain for _, chain in sorted(self._chains.items())]
+
+    def _update_mesh(
+        self,
+        mesh: str,
+        view: MeshView | None,
+        changed: Mapping[str, Collection[str]] | None,
+        subsets: Collection[Subset],
+    ) -> Steps[bool]:
+        old, served = self._views.get(mesh), self._served.setdefault(mesh, {})
+        services = self.services_of(view) if view is not None else NO_SERVICES
+        given, before = self._subsets.get(mesh, ((), {}))
+        wanted = before if given is subsets else subsets_of(subsets)
+        stale = set(self.stale(mesh))
+        if old is None or view is None or old.mesh is not view.mesh or old.policies is not view.policies:
+            stale |= {name for name, item in served.items() if item.ends_mtls}
+            changed = None
+        if changed is None:
+            touched = served.keys() | services.keys()
+        else:
+            resized = {name for name in wanted.keys() | before.keys() if wanted.get(name) != before.get(name)}
+            touched = stale | resized | set(changed.get(mesh, ()))
+        moved = False
+        # First what is gone: a service whose spelling changed has the SNI that it had.
+        for name in sorted(touched & served.keys() - services.keys()):
+            moved |= self._replace(mesh, name, None)
+            yield
+        for name in sorted(touched & services.keys()):
+            service, tags, known = services[name], wanted.get(name, ()), served.get(name)
+            if view is None:
+                raise AssertionError("unreachable: without a view there is no service")
+            if known is None or known.view is not service or known.subsets != tags or name in stale:
+                moved |= self._serve(view, service, tags)
+            yield
+        self._subsets[mesh] = (subsets, wanted)
+        if view is not None:
+            self._views[mesh] = view
+        else:
+            for kept in (self._views, self._served, self._subsets):
+                kept.pop(mesh, None)
+        return moved
+
+    def _serve(self, view: MeshView, service: ServiceView, subsets: tuple[Tags, ...]) -> bool:
+        """Render one service; returns whether a chain changed."""
+        mesh, moved = view.mesh_name, False
+        known = self._served[mesh].get(service.name)
+        routes: dict[str, Route] = {}
+        for tags in ((), *subsets):
+            # Envoy lower-cases the SNI that it gets and compares with what is configured as it is.
+            sni = tls.sni_of(service.name, mesh, dict(tags)).lower()
+            if sni in routes:
+                continue
+            name = names.mesh_cluster(mesh, service.name, tags)
+            endpoints = tuple(e for e in service.endpoints if _agrees(e, tags))
+            before = known.routes.get(sni) if known is not None else None
+            match: Document = {"transportProtocol": "tls", "serverNames": [sni]}
+            opened = self.opened(view, service, match, name, endpoints)
+            if opened is not None:
+                routes[sni] = Route(name, None)
+                chain, document = opened
+                self.layer.put([resource(CLUSTER, document)])
+                moved |= self._put_chain(sni, chain_of(mesh, chain, ends_mtls=True))
+            else:
+                routes[sni] = Route(name, endpoints)
+                if before is None or before.endpoints is None or before.cluster != name:
+                    self.layer.put([resource(CLUSTER, self._passing_cluster(name))])
+                    moved |= self._put_chain(sni, chain_of(mesh, _passing_chain(name, match)))
+                if before != routes[sni]:
+                    self.layer.put([resource(ENDPOINTS, clusters.assignment(name, endpoints, {"mesh": mesh}))])
+        return moved | self._replace(mesh, service.name, Served(service, subsets, routes))
+
+    def _replace(self, mesh: str, name: str, now: Served | None) -> bool:
+        """Take note of what a service has, and away what it had; returns whether a chain went with it."""
+        served = self._served[mesh]
+        before = served.pop(name, None)
+        if now is not None:
+            served[name] = now
+        else:
+            self.forget(mesh, name)
+        routes = now.routes if now is not None else {}
+        names_now = {route.cluster for route in routes.values()}
+        with_endpoints = {route.cluster for route in routes.values() if route.endpoints is not None}
+        moved = False
+        for sni, route in before.routes.items() if before is not None else ():
+            if sni not in routes:
+                moved |= self._chains.pop(sni, None) is not None
+            if route.cluster not in names_now:
+                self.layer.remove(CLUSTER, [route.cluster])
+            if route.cluster not in with_endpoints:
+                self.layer.remove(ENDPOINTS, [route.cluster])
+        return moved
+
+    def _put_chain(self, sni: str, chain: Chain) -> bool:
+        is_new = self._chains.get(sni) != chain
+        self._chains[sni] = chain
+        return is_new
+
+    def _passing_cluster(self, name: str) -> Document:
+        document = clusters.eds(name, self.connect_timeout)
+        document["circuitBreakers"] = UNLIMITED
+        document["outlierDetection"] = clusters.PASSIVE_EJECTION
+        document["commonLbConfig"] = {"healthyPanicThreshold": {"value": PANIC_BELOW_PERCENT}}
+        return document
+
+
+def chain_of(mesh: str, document: Document, *, ends_mtls: bool = False) -> Chain:
+    """A filter chain encoded."""
+    return Chain(mesh, bytes_field(_CHAINS_FIELD, encode(FILTER_CHAIN, document)), ends_mtls)
+
+
+def listener_of(address: str, port: int, abilities: Abilities, chains: Iterable[Chain]) -> XdsResource:
+    """The listener with these chains. Encoded fields are joined in the order of their numbers."""
+    document = listeners.listener(names.inbound_listener(address, port), address, port, "INBOUND")
+    document["enableReusePort"] = abilities.reuse_port
+    document["listenerFilters"] = [listeners.TLS_INSPECTOR]
+    head = {key: document.pop(key) for key in _BEFORE_CHAINS}
+    parts = [encode(LISTENER, head), *(chain.encoded for chain in chains), encode(LISTENER, document)]
+    return of_bytes(LISTENER, head["name"], b"".join(parts))
+
+
+def _passing_chain(cluster: str, match: Document) -> Document:
+    proxy = listeners.tcp_proxy(cluster, cluster, IDLE_TIMEOUT)
+    proxy["maxConnectAttempts"] = CONNECT_ATTEMPTS
+    return listeners.chain([listeners.network_filter(proxy)], match)
+
+
+def _agrees(endpoint: Endpoint, tags: Tags) -> bool:
+    """Whether an endpoint is of a subset, in whatever case: an SNI has none."""
+    return all(endpoint.tags.get(key, "").lower() == value.lower() for key, value in tags)
