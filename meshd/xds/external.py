@@ -40,29 +40,28 @@ def spec_of(service: ServiceView) -> ExternalService:
     return spec if isinstance(spec, ExternalService) else ExternalService()
 
 
-def outside_of(mesh: str, service: ServiceView, read: ReadSource, system_ca: str) -> Outside:
+def outside_of(mesh: str, service: ServiceView, read_source: ReadSource, system_ca: str) -> Outside:
     """How an external service is connected to. ``system_ca`` is the proxy's ability of that name."""
     try:
-        return Outside(_socket(mesh, spec_of(service), read, system_ca))
+        return Outside(_socket(mesh, spec_of(service), read_source, system_ca))
     except ValueError as error:
         return Outside(refused=str(error))
 
 
-def cluster(
+def external_cluster(
     name: str, service: ServiceView, endpoints: Iterable[Endpoint], outside: Outside, *, ipv6: bool
 ) -> Document:
-    """The cluster; without endpoints, so that it refuses connections, if they are refused.
+    """The cluster; without endpoints if they are refused: connecting without what its author asked for would be worse.
 
     ``ipv6``: the proxy's host has it. Then a name with addresses of both kinds still stands for the IPv4 ones: most
     hosts that have IPv6 reach nothing by it.
     """
     targets = () if outside.refused else tuple(endpoints)
     has_names = not all(clusters.is_ip(endpoint.address) for endpoint in targets)
-    kind = "STRICT_DNS" if has_names else "STATIC"
-    document = clusters.cluster(name, kind, clusters.DEFAULT_CONNECT_TIMEOUT)
+    document = clusters.cluster(name, "STRICT_DNS" if has_names else "STATIC", clusters.DEFAULT_CONNECT_TIMEOUT)
     if has_names:
         document["dnsLookupFamily"] = "V4_PREFERRED" if ipv6 else "V4_ONLY"
-    document["loadAssignment"] = clusters.assignment(name, targets, by_name=True)
+    document["loadAssignment"] = clusters.assignment(name, targets, address_of=_as_it_is)
     document["outlierDetection"] = dict(clusters.PASSIVE_EJECTION)
     if service.protocol in HTTP_PROTOCOLS:
         clusters.speak(document, 1 if service.protocol == "http" else 2)
@@ -71,8 +70,12 @@ def cluster(
     return document
 
 
-def _socket(mesh: str, spec: ExternalService, read: ReadSource, system_ca: str) -> Document | None:
-    origination = origination_of(mesh, spec, read)
+def _as_it_is(host: str) -> str:
+    return host
+
+
+def _socket(mesh: str, spec: ExternalService, read_source: ReadSource, system_ca: str) -> Document | None:
+    origination = origination_of(mesh, spec, read_source)
     if origination is None:
         return None
     name = origination.server_name

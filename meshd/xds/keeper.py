@@ -265,11 +265,12 @@ class XdsKeeper:
         matched = matched_outbound(view, dataplane, self._shapers)
         source = source_of(dataplane, proxy.abilities)
         binds = not proxy.abilities.is_redirected
-        key = OutboundKey(proxy.key.mesh, source, (matched.identity, view.mesh.version), binds, proxy.abilities.ipv6)
+        ipv6, system_ca = proxy.abilities.ipv6, proxy.abilities.system_ca
+        key = OutboundKey(proxy.key.mesh, source, (matched.identity, view.mesh.version), binds, ipv6, system_ca)
         before = proxy.outbound
         if key == before:
             return
-        settings = Settings(binds, proxy.abilities.ipv6, self._outside.read_source, self._hosts.address_of)
+        settings = Settings(binds, ipv6, self._outside.read_source, self._hosts.address_of, system_ca)
         current = self._outbounds.get(before) if before is not None else None
         chosen = self._outbounds.get(key)
         if chosen is None:

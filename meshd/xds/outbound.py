@@ -15,7 +15,7 @@ from meshd.model import labels as label
 from meshd.topology.view import Endpoint, MeshView, Reach, ServiceView
 from meshd.xds import clusters, listeners, names, tls
 from meshd.xds.encode import Document
-from meshd.xds.external import external_cluster
+from meshd.xds.external import external_cluster, outside_of
 from meshd.xds.matched import Matched
 from meshd.xds.resources import CLUSTER, ENDPOINTS, LISTENER, XdsResource, resource
 from meshd.xds.shaping import Backend, ClusterDraft, Destination, HttpRoute, OutboundDraft, RouteDraft
@@ -48,6 +48,7 @@ class Settings:
     ipv6: bool
     read_source: Callable[[str, DataSource], bytes]
     address_of: clusters.AddressOf = clusters.literal
+    system_ca: str = ""
 
 
 class Protocols(Mapping[str, str]):
@@ -161,7 +162,8 @@ def outbound_cluster(view: MeshView, key: ClusterKey, matched: Matched, settings
     name = names.service_cluster(service, tags)
     endpoints = chosen(found, tags)
     if found is not None and leaves_here(found):
-        document = external_cluster(name, view.mesh_name, found, endpoints, settings.read_source, ipv6=settings.ipv6)
+        outside = outside_of(view.mesh_name, found, settings.read_source, settings.system_ca)
+        document = external_cluster(name, found, endpoints, outside, ipv6=settings.ipv6)
     else:
         document = clusters.eds(name)
         document["outlierDetection"] = clusters.PASSIVE_EJECTION

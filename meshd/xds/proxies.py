@@ -31,6 +31,7 @@ class OutboundKey:
     policies: object
     binds: bool
     ipv6: bool
+    system_ca: str
 
 
 @dataclass(eq=False, slots=True)

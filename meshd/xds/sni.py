@@ -73,9 +73,10 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What a service was rendered from, and its routes by SNI."""
+    """What a service was rendered from, and its routes by SNI; ``addresses`` are those of the view's endpoints."""
 
     view: ServiceView
+    addresses: tuple[str | None, ...]
     subsets: tuple[Tags, ...]
     routes: Mapping[str, Route]
 
@@ -90,8 +91,9 @@ class SniRenderer(ABC):
 
     connect_timeout = clusters.DEFAULT_CONNECT_TIMEOUT
 
-    def __init__(self) -> None:
+    def __init__(self, address_of: clusters.AddressOf) -> None:
         self.layer = Layer()
+        self._address_of = address_of
         self._chains: dict[str, Chain] = {}
         self._views: dict[str, MeshView] = {}
         self._subsets: dict[str, tuple[Collection[Subset], Mapping[str, tuple[Tags, ...]]]] = {}
@@ -105,10 +107,11 @@ class SniRenderer(ABC):
     ) -> Steps[bool]:
         """Have what ``views``, of all meshes by name, have now; returns whether the listeners are to be made again.
 
-        ``changed`` names, by mesh, the services that are not as they were at the last update; None: any may be. What
-        else changed (a mesh that comes or goes, its Mesh resource, its policies, subsets, what TLS is made of) is seen.
-        ``subsets`` are all that clients of a mesh may ask for; one that no instance agrees with has no endpoint. An
-        update that is not run to its end leaves things half done: then the next one needs ``changed`` None.
+        ``changed`` names, by mesh, the services that are not as they were at the last update, or have an endpoint at a
+        name that stands for another address now; None: any may be. What else changed (a mesh that comes or goes, its
+        Mesh resource, its policies, subsets, what TLS is made of) is seen. ``subsets`` are all that clients of a mesh
+        may ask for; one that no instance agrees with has no endpoint. An update that is not run to its end leaves
+        things half done: then the next one needs ``changed`` None.
         """
         moved = False
         for mesh in sorted(self._views.keys() | views.keys()):
@@ -135,6 +138,19 @@ class SniRenderer(ABC):
         """A service is gone."""
         del mesh, service
 
+    def listener_at(self, host: str, port: int, abilities: Abilities, chains: Iterable[Chain]) -> XdsResource | None:
+        """The listener of one proxy with these chains, None while the address of ``host`` is not known."""
+        address = self._address_of(host)
+        if address is None:
+            return None
+        document = listeners.listener(names.inbound_listener(address, port), address, port, "INBOUND")
+        document["enableReusePort"] = abilities.reuse_port
+        document["listenerFilters"] = [listeners.TLS_INSPECTOR]
+        head = {key: document.pop(key) for key in _BEFORE_CHAINS}
+        # Encoded fields joined in the order of their numbers are the encoded message.
+        parts = [encode(LISTENER, head), *(chain.encoded for chain in chains), encode(LISTENER, document)]
+        return of_bytes(LISTENER, head["name"], b"".join(parts))
+
     def chains(self) -> list[Chain]:
         """All filter chains, by SNI."""
         return [chain for _, chain in sorted(self._chains.items())]
@@ -158,7 +174,8 @@ class SniRenderer(ABC):
             touched = served.keys() | services.keys()
         else:
             resized = {name for name in wanted.keys() | before.keys() if wanted.get(name) != before.get(name)}
-            touched = stale | resized | set(changed.get(mesh, ()))
+            stale |= set(changed.get(mesh, ()))
+            touched = stale | resized
         moved = False
         # First what is gone: a service whose spelling changed has the SNI that it had.
         for name in sorted(touched & served.keys() - services.keys()):
@@ -168,8 +185,15 @@ class SniRenderer(ABC):
             service, tags, known = services[name], wanted.get(name, ()), served.get(name)
             if view is None:
                 raise AssertionError("unreachable: without a view there is no service")
-            if known is None or known.view is not service or known.subsets != tags or name in stale:
-                moved |= self._serve(view, service, tags)
+            addresses = tuple(self._address_of(endpoint.address) for endpoint in service.endpoints)
+            if (
+                known is None
+                or name in stale
+                or known.view is not service
+                or known.subsets != tags
+                or known.addresses != addresses
+            ):
+                moved |= self._serve(view, service, addresses, tags)
             yield
         self._subsets[mesh] = (subsets, wanted)
         if view is not None:
@@ -179,7 +203,9 @@ class SniRenderer(ABC):
                 kept.pop(mesh, None)
         return moved
 
-    def _serve(self, view: MeshView, service: ServiceView, subsets: tuple[Tags, ...]) -> bool:
+    def _serve(
+        self, view: MeshView, service: ServiceView, addresses: tuple[str | None, ...], subsets: tuple[Tags, ...]
+    ) -> bool:
         """Render one service; returns whether a chain changed."""
         mesh, moved = view.mesh_name, False
         known = self._served[mesh].get(service.name)
@@ -204,9 +230,9 @@ class SniRenderer(ABC):
                 if before is None or before.endpoints is None or before.cluster != name:
                     self.layer.put([resource(CLUSTER, self._passing_cluster(name))])
                     moved |= self._put_chain(sni, chain_of(mesh, _passing_chain(name, match)))
-                if before != routes[sni]:
-                    self.layer.put([resource(ENDPOINTS, clusters.assignment(name, endpoints, {"mesh": mesh}))])
-        return moved | self._replace(mesh, service.name, Served(service, subsets, routes))
+                document = clusters.assignment(name, endpoints, {"mesh": mesh}, self._address_of)
+                self.layer.put([resource(ENDPOINTS, document)])
+        return moved | self._replace(mesh, service.name, Served(service, addresses, subsets, routes))
 
     def _replace(self, mesh: str, name: str, now: Served | None) -> bool:
         """Take note of what a service has, and away what it had; returns whether a chain went with it."""
@@ -245,16 +271,6 @@ class SniRenderer(ABC):
 def chain_of(mesh: str, document: Document, *, ends_mtls: bool = False) -> Chain:
     """A filter chain encoded."""
     return Chain(mesh, bytes_field(_CHAINS_FIELD, encode(FILTER_CHAIN, document)), ends_mtls)
-
-
-def listener_of(address: str, port: int, abilities: Abilities, chains: Iterable[Chain]) -> XdsResource:
-    """The listener with these chains. Encoded fields are joined in the order of their numbers."""
-    document = listeners.listener(names.inbound_listener(address, port), address, port, "INBOUND")
-    document["enableReusePort"] = abilities.reuse_port
-    document["listenerFilters"] = [listeners.TLS_INSPECTOR]
-    head = {key: document.pop(key) for key in _BEFORE_CHAINS}
-    parts = [encode(LISTENER, head), *(chain.encoded for chain in chains), encode(LISTENER, document)]
-    return of_bytes(LISTENER, head["name"], b"".join(parts))
 
 
 def _passing_chain(cluster: str, match: Document) -> Document:

@@ -18,11 +18,12 @@ from meshd.model.resource import Resource
 from meshd.topology.view import Endpoint, MeshView, Reach, ServiceView
 from meshd.xds import external, listeners, names, tls
 from meshd.xds.abilities import Abilities
+from meshd.xds.clusters import AddressOf, literal
 from meshd.xds.encode import Document
 from meshd.xds.inbound import TAGS_HEADER, finished
 from meshd.xds.resources import XdsResource
 from meshd.xds.shaping import HTTP_PROTOCOLS, ChainDraft, InboundDraft
-from meshd.xds.sni import CONNECT_ATTEMPTS, IDLE_TIMEOUT, NO_SERVICES, UNLIMITED, Services, SniRenderer, listener_of
+from meshd.xds.sni import CONNECT_ATTEMPTS, IDLE_TIMEOUT, NO_SERVICES, UNLIMITED, Services, SniRenderer
 
 Shape = Callable[[MeshView, InboundDraft], None]
 """Lets those policies of a mesh that match the tags of an external service (``match.of_tags``) change its draft."""
@@ -36,8 +37,16 @@ class EgressRenderer(SniRenderer):
 
     connect_timeout = "2s"
 
-    def __init__(self, shape: Shape, read_source: external.ReadSource, *, ipv6: bool, system_ca: str) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        shape: Shape,
+        read_source: external.ReadSource,
+        address_of: AddressOf = literal,
+        *,
+        ipv6: bool,
+        system_ca: str,
+    ) -> None:
+        super().__init__(address_of)
         self._shape = shape
         self._read = read_source
         self._ipv6 = ipv6
@@ -76,14 +85,14 @@ class EgressRenderer(SniRenderer):
         self._outside.get(mesh, {}).pop(service, None)
 
     def listener(self, proxy: Resource, abilities: Abilities, certified: Collection[str]) -> XdsResource | None:
-        """The listener of one egress, None if it has no chain.
+        """The listener of one egress, None if it has no chain, or listens at a name that is not known yet.
 
         ``certified`` are the meshes in which it has a certificate. Chains that need another are left out until it is
         there: a listener waits for all its secrets, and one mesh must not keep the others waiting.
         """
         networking = cast("ZoneEgress", proxy.spec).networking
         chains = [chain for chain in self.chains() if not chain.ends_mtls or chain.mesh in certified]
-        return listener_of(networking.address, networking.port, abilities, chains) if chains else None
+        return self.listener_at(networking.address, networking.port, abilities, chains) if chains else None
 
     def opened(
         self, view: MeshView, service: ServiceView, match: Document, cluster: str, endpoints: tuple[Endpoint, ...]
@@ -96,7 +105,7 @@ class EgressRenderer(SniRenderer):
             return None
         outside = external.outside_of(mesh, service, self._read, self._system_ca)
         self._outside.setdefault(mesh, {})[service.name] = (service, outside)
-        document = external.cluster(cluster, service, endpoints, outside, ipv6=self._ipv6)
+        document = external.external_cluster(cluster, service, endpoints, outside, ipv6=self._ipv6)
         document["circuitBreakers"] = deepcopy(UNLIMITED)
         chain = listeners.chain([], match, tls.inbound(mesh))
         chain["name"] = names.egress_chain(service.name, mesh)
