@@ -38,6 +38,10 @@ Counted are connections that could not be made (the TLS handshake included), nev
 has nothing here unless a MeshCircuitBreaker says so; one that configures outlier detection replaces this.
 """
 
+NO_PANIC: Document = {"healthyPanicThreshold": {"value": 1}}
+"""Envoy ignores ejections when less than half of the endpoints are left (its percentage is of whole numbers); with this
+only when none is: traffic to a dead majority would fail although somebody could serve it."""
+
 
 def cluster(name: str, kind: str, connect_timeout: str = "") -> Document:
     """A cluster of a discovery type with nothing in it."""

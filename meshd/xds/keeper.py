@@ -31,6 +31,7 @@ from meshd.xds.outbound import Settings
 from meshd.xds.outbounds import OutboundLayer
 from meshd.xds.proxies import OutboundKey, Proxy, basis, matched_outbound, own_resources, source_of, uris_of
 from meshd.xds.resources import Layer, ProxyFeed
+from meshd.xds.zone_proxies import ZoneProxies
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ class Outside:
 class XdsKeeper:
     """Renders the proxies that are attached.
 
-    ``views`` are the meshes of this zone by name, ``shapers`` the policies. A proxy that cannot be rendered keeps what
+    ``views`` are the meshes of ``zone`` by name, ``shapers`` the policies. A proxy that cannot be rendered keeps what
     it has; the reason is logged and counted.
     """
 
@@ -101,6 +102,7 @@ class XdsKeeper:
 
     def __init__(
         self,
+        zone: str,
         store: Store,
         views: Latest[Mapping[str, MeshView]],
         shapers: Shapers,
@@ -119,7 +121,8 @@ class XdsKeeper:
         self._outbounds: dict[OutboundKey, OutboundLayer] = {}
         self._rendered: Mapping[str, MeshView] = {}
         self._rendered_material = 0
-        self._zone_proxies_changed: set[ResourceKey] = set()
+        self._changed_zone_proxies: set[ResourceKey] = set()
+        self._zones = ZoneProxies(zone, shapers, outside.read_source, self._hosts.address_of)
         self._followed: dict[tuple[str, str], Followed] = {}
         self._uncertified: set[ResourceKey] = set()
         self._retire_at = math.inf
@@ -191,7 +194,7 @@ class XdsKeeper:
     async def _follow_zone_proxies(self) -> None:
         with self._store.watch(("ZoneIngress", "ZoneEgress")) as feed:
             while True:
-                self._zone_proxies_changed |= await feed.take()
+                self._changed_zone_proxies |= await feed.take()
                 self._wake.set()
 
     # -- one round
@@ -211,15 +214,12 @@ class XdsKeeper:
             differences[mesh] = differences.get(mesh, Difference(*[frozenset[str]()] * 3)).with_moved(view, moved)
             yield
         new, self._new = self._new, set()
-        zone_proxies, self._zone_proxies_changed = self._zone_proxies_changed, set()
         for proxy in list(self._proxies.values()):
             if proxy.key.kind == "Dataplane" and (proxy in new or proxy.key.mesh in differences):
                 self._guarded(proxy, partial(self._dataplane, proxy, views.get(proxy.key.mesh), nursery))
                 yield
         yield from self._update_outbounds(views, differences)
-        for proxy in list(self._proxies.values()):
-            if proxy.key.kind != "Dataplane":
-                yield from self._zone_proxy(proxy, views, differences, proxy.key in zone_proxies, nursery)
+        yield from self._update_zone_proxies(views, differences, nursery)
         self._certify()
         for proxy in new:
             if proxy.feed in self._proxies and not proxy.feed.ready:
@@ -250,16 +250,36 @@ class XdsKeeper:
             self._choose_outbounds(proxy, view, dataplane)
         proxy.made_of = made_of
 
-    def _zone_proxy(
-        self,
-        proxy: Proxy,
-        views: Mapping[str, MeshView],
-        differences: Mapping[str, Difference],
-        changed: bool,
-        nursery: trio.Nursery,
+    def _update_zone_proxies(
+        self, views: Mapping[str, MeshView], differences: Mapping[str, Difference], nursery: trio.Nursery
     ) -> Steps[None]:
-        del proxy, views, differences, changed, nursery
-        yield
+        """Ingresses and egresses: what they share first, then the listener of each for which something changed."""
+        changed, self._changed_zone_proxies = self._changed_zone_proxies, set()
+        proxies = [p for p in self._proxies.values() if p.key.kind != "Dataplane"]
+        if not proxies or not (differences or changed or any(not p.feed.ready for p in proxies)):
+            return
+        yield from self._zones.update(
+            [(p.key.kind, p.abilities) for p in proxies],
+            views,
+            {mesh: d.ingress or () for mesh, d in differences.items()},
+            {mesh: d.egress or () for mesh, d in differences.items()},
+        )
+        for proxy in proxies:
+            moved = self._zones.shared_by(proxy.key.kind, proxy.abilities).moved
+            if moved or proxy.key in changed or proxy.made_of is None:
+                self._guarded(proxy, partial(self._zone_proxy, proxy, nursery))
+                yield
+
+    def _zone_proxy(self, proxy: Proxy, nursery: trio.Nursery) -> None:
+        resource = self._store.get(proxy.key)
+        if resource is None:
+            return  # what it has stands
+        for mesh, owner, uris in self._zones.identities(resource, proxy.abilities):
+            self._follow_credentials(proxy, mesh, owner, uris, nursery)
+        certified = {mesh for mesh in proxy.identities if self._followed_by(proxy, mesh).identity is not None}
+        listener = self._zones.listener(resource, proxy.abilities, certified)
+        proxy.own.replace([listener] if listener is not None else [])
+        proxy.made_of = resource.version
 
     def _choose_outbounds(self, proxy: Proxy, view: MeshView, dataplane: Resource) -> None:
         matched = matched_outbound(view, dataplane, self._shapers)
@@ -297,6 +317,8 @@ class XdsKeeper:
                 outbounds.retire()
 
     def _layers(self, proxy: Proxy) -> tuple[Layer, ...]:
+        if proxy.key.kind != "Dataplane":
+            return proxy.own, proxy.secrets, self._zones.layer(proxy.key.kind, proxy.abilities)
         outbounds = self._outbounds.get(proxy.outbound) if proxy.outbound is not None else None
         return (proxy.own, proxy.secrets, *((outbounds.layer,) if outbounds is not None else ()))
 
@@ -335,28 +357,36 @@ class XdsKeeper:
             while True:
                 seen, _ = await followed.cell.newer_than(seen)
                 self._uncertified |= followed.proxies
+                # The listener of an egress has a chain for what it has a certificate for.
+                self._changed_zone_proxies |= {key for key in followed.proxies if key.kind != "Dataplane"}
                 self._wake.set()
+
+    def _followed_by(self, proxy: Proxy, mesh: str) -> Credentials:
+        return self._followed[mesh, proxy.identities[mesh]].cell.value
 
     def _certify(self) -> None:
         """Give the proxies whose credentials changed what they show and trust now."""
         uncertified, self._uncertified = self._uncertified, set()
         for proxy in self._proxies.values() if uncertified else ():
             if proxy.key in uncertified:
-                proxy.certify(
-                    {mesh: self._followed[mesh, owner].cell.value for mesh, owner in proxy.identities.items()}
-                )
+                proxy.certify({mesh: self._followed_by(proxy, mesh) for mesh in proxy.identities})
 
     def _let_go(self, views: Mapping[str, MeshView]) -> list[tuple[str, str]]:
-        """Stop following the identities of Dataplanes that are gone for good."""
+        """Stop following the identities of proxies that are gone for good."""
         gone = []
         for (mesh, owner), followed in list(self._followed.items()):
-            dataplanes = [key for key in followed.proxies if key.kind == "Dataplane"]
             view = views.get(mesh)
-            if view is not None and dataplanes and owner not in view.local_dataplanes:
-                followed.scope.cancel()
-                del self._followed[mesh, owner]
-                gone.append((mesh, owner))
+            if any(self._is_there(key, view) for key in followed.proxies):
+                continue
+            followed.scope.cancel()
+            del self._followed[mesh, owner]
+            gone.append((mesh, owner))
         return gone
+
+    def _is_there(self, key: ResourceKey, view: MeshView | None) -> bool:
+        if key.kind != "Dataplane":
+            return self._store.get(key) is not None
+        return view is None or key.name in view.local_dataplanes  # a Mesh may come later than its Dataplanes
 
 
 def difference(before: MeshView | None, after: MeshView) -> Difference:

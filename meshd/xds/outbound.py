@@ -167,6 +167,7 @@ def outbound_cluster(view: MeshView, key: ClusterKey, matched: Matched, settings
     else:
         document = clusters.eds(name)
         document["outlierDetection"] = clusters.PASSIVE_EJECTION
+        document["commonLbConfig"] = clusters.NO_PANIC
         if cast("Mesh", view.mesh.spec).enabled_backend() is not None:
             shown = label.ZONE_EGRESS_SERVICE if destination.is_external else service
             document["transportSocket"] = tls.outbound(

@@ -40,8 +40,6 @@ UNLIMITED: Document = {
 """Envoy's own limit is 1024 connections to a cluster. Here the clients of a whole zone meet; each has its own limit."""
 IDLE_TIMEOUT = "7200s"
 """Longer than an outbound's, so that the ends of a connection decide when it is idle."""
-PANIC_BELOW_PERCENT = 1
-"""Envoy ignores ejections when less than half of the endpoints are left; here only when none is."""
 NO_SERVICES: Services = MappingProxyType({})
 
 
@@ -264,7 +262,7 @@ class SniRenderer(ABC):
         document = clusters.eds(name, self.connect_timeout)
         document["circuitBreakers"] = UNLIMITED
         document["outlierDetection"] = clusters.PASSIVE_EJECTION
-        document["commonLbConfig"] = {"healthyPanicThreshold": {"value": PANIC_BELOW_PERCENT}}
+        document["commonLbConfig"] = clusters.NO_PANIC
         return document
 
 

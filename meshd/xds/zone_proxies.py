@@ -1,0 +1,128 @@
+"""All ZoneIngresses and ZoneEgresses that are connected: what they share, and the listener of each."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import cast
+
+from meshd.ca.identity import egress_owner, egress_uris
+from meshd.kinds.dataplane import Dataplane
+from meshd.model import labels as label
+from meshd.model.resource import Resource
+from meshd.model.steps import Steps
+from meshd.topology.view import MeshView
+from meshd.xds.abilities import Abilities
+from meshd.xds.clusters import AddressOf
+from meshd.xds.external import ReadSource
+from meshd.xds.matched import Shapers, of_tags
+from meshd.xds.resources import Layer, XdsResource
+from meshd.xds.shaping import InboundDraft
+from meshd.xds.sni import SniRenderer, Subset
+from meshd.xds.zone_egress import EgressRenderer
+from meshd.xds.zone_ingress import IngressRenderer
+
+Names = Mapping[str, Collection[str]]
+"""Services by mesh."""
+
+
+@dataclass(eq=False, slots=True)
+class Shared:
+    """A renderer that several proxies share; ``moved``: their listeners are to be made again."""
+
+    renderer: SniRenderer
+    moved: bool = True
+    is_rendered: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class ZoneProxies:
+    """See the module. ``update`` first, then ``listener`` for each proxy."""
+
+    zone: str
+    shapers: Shapers
+    read_source: ReadSource
+    address_of: AddressOf
+    _shared: dict[object, Shared] = field(default_factory=dict)
+    _subsets: dict[str, tuple[object, object, frozenset[Subset]]] = field(default_factory=dict)
+
+    def shared_by(self, kind: str, abilities: Abilities) -> Shared:
+        """What a proxy shares with others; made when first asked for."""
+        key = _key(kind, abilities)
+        if key not in self._shared:
+            made: SniRenderer
+            if kind == "ZoneEgress":
+                made = EgressRenderer(
+                    self._shape, self.read_source, self.address_of, ipv6=abilities.ipv6, system_ca=abilities.system_ca
+                )
+            else:
+                made = IngressRenderer(self.zone, self.address_of)
+            self._shared[key] = Shared(made)
+        return self._shared[key]
+
+    def layer(self, kind: str, abilities: Abilities) -> Layer:
+        """Clusters and endpoints of a proxy."""
+        return self.shared_by(kind, abilities).renderer.layer
+
+    def update(
+        self,
+        proxies: Iterable[tuple[str, Abilities]],
+        views: Mapping[str, MeshView],
+        ingress: Names,
+        egress: Names,
+    ) -> Steps[None]:
+        """Bring what these proxies (kinds and abilities) share to ``views``, of all meshes; only these services changed.
+
+        What no proxy shares any more is forgotten.
+        """
+        used = {_key(*proxy): self.shared_by(*proxy) for proxy in proxies}
+        for key in self._shared.keys() - used.keys():
+            del self._shared[key]
+        for shared in used.values():
+            subsets: dict[str, Collection[Subset]] = {}
+            for mesh, view in views.items():
+                subsets[mesh] = self._subsets_of(view)
+                yield
+            names = ingress if isinstance(shared.renderer, IngressRenderer) else egress
+            changed = names if shared.is_rendered else None
+            shared.moved = (yield from shared.renderer.update(views, changed, subsets)) or not shared.is_rendered
+            shared.is_rendered = True
+
+    def identities(self, proxy: Resource, abilities: Abilities) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+        """The (mesh, owner, URIs) of the certificates that an egress needs; an ingress needs none."""
+        renderer = self.shared_by(proxy.key.kind, abilities).renderer
+        if isinstance(renderer, EgressRenderer):
+            for mesh in sorted(renderer.secret_meshes):
+                yield mesh, egress_owner(proxy.key.name), egress_uris(mesh)
+
+    def listener(self, proxy: Resource, abilities: Abilities, certified: Collection[str]) -> XdsResource | None:
+        """The listener of a proxy, which has certificates of the meshes ``certified``; None: it has none (yet)."""
+        renderer = self.shared_by(proxy.key.kind, abilities).renderer
+        if isinstance(renderer, EgressRenderer):
+            return renderer.listener(proxy, abilities, certified)
+        return cast("IngressRenderer", renderer).listener(proxy, abilities)
+
+    def _shape(self, view: MeshView, draft: InboundDraft) -> None:
+        of_tags(self.shapers, view.policies, draft.inbound.tags).inbound(draft)
+
+    def _subsets_of(self, view: MeshView) -> frozenset[Subset]:
+        """By which tags clients may narrow services: what routes say, and the outbounds of this zone."""
+        known = self._subsets.get(view.mesh_name)
+        if known is not None and known[0] is view.policies and known[1] is view.local_dataplanes:
+            return known[2]
+        routed = {pair for kind, shaper in self.shapers for pair in shaper.subsets(view.policies.get(kind, ()))}
+        found = frozenset(routed.union(_narrowed(view.local_dataplanes.values())))
+        if known is not None and known[2] == found:
+            found = known[2]
+        self._subsets[view.mesh_name] = (view.policies, view.local_dataplanes, found)
+        return found
+
+
+def _key(kind: str, abilities: Abilities) -> tuple[object, ...]:
+    return (kind, abilities.ipv6, abilities.system_ca) if kind == "ZoneEgress" else (kind,)
+
+
+def _narrowed(dataplanes: Iterable[Resource]) -> Iterator[Subset]:
+    for dataplane in dataplanes:
+        for outbound in cast("Dataplane", dataplane.spec).networking.outbound:
+            tags = tuple(sorted((k, v) for k, v in outbound.tags.items() if k not in (label.SERVICE, label.MESH)))
+            if outbound.service and tags:
+                yield outbound.service, tags
