@@ -69,7 +69,7 @@ class ZoneProxies:
         ingress: Names,
         egress: Names,
     ) -> Steps[None]:
-        """Bring what these proxies (kinds and abilities) share to ``views``, of all meshes; only these services changed.
+        """Bring what these proxies (kinds, abilities) share to ``views``, of all meshes; only these services changed.
 
         What no proxy shares any more is forgotten.
         """
