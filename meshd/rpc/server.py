@@ -3,12 +3,12 @@
 import logging
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 
 import trio
 
 from meshd.model.errors import MeshdError
 from meshd.rpc.exchange import exchange
+from meshd.rpc.first_bytes import Replayed, first_bytes
 from meshd.rpc.guard import PREFACE
 from meshd.rpc.headers import Metadata, response_headers, timeout_of, trailers, user_metadata
 from meshd.rpc.http import HttpHandler, HttpRequest, HttpResponse, refusal
@@ -310,7 +310,7 @@ class GrpcServer:
         """The connection that the stream is, by ALPN or by its first bytes."""
         if self.http is None or protocol == H2:
             return ServerConnection(stream, peer, self)
-        first = b"" if protocol else await _first_bytes(stream, self.limits.head_s)
+        first = b"" if protocol else await first_bytes(stream, self.limits.head_s)
         if first == PREFACE:
             return ServerConnection(Replayed(stream, first), peer, self)
         return Http1Connection(
@@ -374,46 +374,6 @@ class GrpcServer:
         self.metrics.refused.labels(self.name, "tls").inc()
         log.debug("endpoint=%s peer=%s refused: TLS: %s", self.name, peer, why)
         return None
-
-
-class Replayed(trio.abc.Stream):
-    """A stream of which some bytes were read already: they come first, once more."""
-
-    def __init__(self, stream: trio.abc.Stream, first: bytes) -> None:
-        self._stream = stream
-        self._first = first
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
-        """See trio."""
-        if self._first:
-            first, self._first = self._first, b""
-            await trio.lowlevel.checkpoint()
-            return first
-        return await self._stream.receive_some(max_bytes)
-
-    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
-        """See trio."""
-        await self._stream.send_all(data)
-
-    async def wait_send_all_might_not_block(self) -> None:
-        """See trio."""
-        await self._stream.wait_send_all_might_not_block()
-
-    async def aclose(self) -> None:
-        """See trio."""
-        await self._stream.aclose()
-
-
-async def _first_bytes(stream: trio.abc.Stream, wait_s: float) -> bytes:
-    """As many bytes as it takes to tell HTTP/2 (then exactly its preface) from anything else; maybe none in time."""
-    first = b""
-    with trio.move_on_after(wait_s), suppress(trio.BrokenResourceError, trio.ClosedResourceError, OSError):
-        while first != PREFACE and PREFACE.startswith(first):
-            data = await stream.receive_some(len(PREFACE) - len(first))
-            if not data:
-                break
-            first += data
-    return first
 
 
 def _address(stream: trio.SocketStream) -> str:
