@@ -89,6 +89,7 @@ multizone: {{zone: {{name: a}}}}
 apiServer: {{http: {{port: {rest}}}}}
 diagnostics: {{serverPort: {diagnostics}}}
 dnsServer: {{CIDR: 127.77.0.0/16, listen: "127.0.0.1:{dns}"}}
+dpServer: {{interface: 127.0.0.1, port: {dp}}}
 """
 GLOBAL = """\
 mode: global
@@ -115,7 +116,9 @@ def taken():
 
 
 def command(tmp_path, text, **ports):
-    numbers = {"rest": free_port(), "diagnostics": free_port(), "kds": free_port(), "dns": free_udp_tcp_port()} | ports
+    numbers = (
+        {name: free_port() for name in ("rest", "diagnostics", "kds", "dp")} | {"dns": free_udp_tcp_port()} | ports
+    )
     path = tmp_path / "c.yaml"
     path.write_text(text.format(dir=tmp_path, **numbers))
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MESHD_")} | {"HOME": str(tmp_path)}
