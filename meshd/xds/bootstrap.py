@@ -45,11 +45,15 @@ class Admin:
 
 @dataclass(frozen=True, slots=True)
 class ControlPlaneAt:
-    """Where the dp-server is and how to know it: ``ca_pem`` signed its certificate, which has ``host`` in it."""
+    """Where the dp-server is and how to know it: ``ca_pem`` signed its certificate, which has ``host`` in it.
+
+    ``address`` is where to connect, if it is not ``host``: for an Envoy on the control plane's own host.
+    """
 
     host: str
     port: int
     ca_pem: bytes
+    address: str = ""
     connect_timeout: timedelta = timedelta(seconds=1)
     max_receive_bytes: int = 4 * 1024 * 1024
     """What Envoy's Google gRPC client takes in one message; only with a token's file."""
@@ -211,7 +215,7 @@ def _google_grpc(to: ControlPlaneAt, token_path: str) -> Document:
         "grpc.max_receive_message_length": to.max_receive_bytes,
     }
     return {
-        "targetUri": at(to.host, to.port),
+        "targetUri": at(to.address or to.host, to.port),
         "statPrefix": "ads",
         "credentialsFactoryName": FILE_CREDENTIALS,
         "callCredentials": [{"fromPlugin": plugin}],
@@ -226,8 +230,9 @@ def _access_log_cluster(params: BootstrapParams) -> Document:
 
 
 def _ads_cluster(to: ControlPlaneAt) -> Document:
-    kind = "STATIC" if is_ip(to.host) else "STRICT_DNS"
-    document = _kept_alive(fixed(ADS_CLUSTER, kind, [at_socket(to.host, to.port)], _seconds(to)))
+    address = to.address or to.host
+    kind = "STATIC" if is_ip(address) else "STRICT_DNS"
+    document = _kept_alive(fixed(ADS_CLUSTER, kind, [at_socket(address, to.port)], _seconds(to)))
     if kind == "STRICT_DNS":
         document["dnsLookupFamily"] = "V4_PREFERRED"
     document["transportSocket"] = transport_socket(

@@ -106,7 +106,11 @@ def params_for(
         proxy_type=proxy_type,
         cluster=cluster,
         control_plane=ControlPlaneAt(
-            xds_host, settings.xds_port, ca_pem, settings.xds_connect_timeout, settings.max_receive_bytes
+            xds_host,
+            settings.xds_port,
+            ca_pem,
+            connect_timeout=settings.xds_connect_timeout,
+            max_receive_bytes=settings.max_receive_bytes,
         ),
         workdir=workdir,
         admin=replace(

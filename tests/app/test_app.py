@@ -145,6 +145,11 @@ def replaced(text, *changes):
         (replaced(ZONE, ("{rest}", "{taken}")), f"meshd: apiServer.http: {IN_USE}"),
         (replaced(ZONE, ("{diagnostics}", "{taken}")), f"meshd: diagnostics: {IN_USE}"),
         (replaced(ZONE, ("{dns}", "{taken}")), f"meshd: dnsServer.listen: {IN_USE}"),
+        (replaced(ZONE, ("{dp}", "{taken}")), f"meshd: dpServer.port: {IN_USE}"),
+        (
+            replaced(ZONE, ("port: {dp}", "port: {dp}, tlsCertFile: {dir}/none.pem, tlsKeyFile: {dir}/none.key")),
+            "c.yaml:8: dpServer.tlsCertFile: cannot read {dir}/none.pem: No such file or directory",
+        ),
         (replaced(GLOBAL, ("{kds}", "{taken}")), f"meshd: multizone.global.kds.grpcPort: {IN_USE}"),
         (ZONE + INGRESS, f"meshd: ZoneIngress in: networking: {IN_USE}"),
         (replaced(ZONE, SQLITE), "meshd: database {dir}/x.db: is not a SQLite database; move it away"),
@@ -157,7 +162,7 @@ def replaced(text, *changes):
             "meshd: c.yaml:2: general.workDir: cannot keep state in {dir}/x.db/a: Not a directory",
         ),
     ],
-    ids=["rest", "diagnostics", "dns", "kds", "proxy", "sqlite", "certificate", "work-dir"],
+    ids=["rest", "diagnostics", "dns", "dp", "dp-certificate", "kds", "proxy", "sqlite", "certificate", "work-dir"],
 )
 def test_what_an_operator_can_set_right_is_one_line_and_code_2(tmp_path, taken, text, said):
     (tmp_path / "x.db").write_bytes(b"no database" * 100)
