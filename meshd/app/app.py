@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 from meshd import __version__
 from meshd.app.bootstrap import missing_defaults, own_proxies
 from meshd.app.process import allow_many_files, make_directories, settle_memory
-from meshd.app.service import KdsListener, ProxyHost, SecretWatch, Selection, Wanted
+from meshd.app.service import DpListener, KdsListener, ProxyHost, SecretWatch, Selection, Wanted
 from meshd.app.status import global_status, zone_status
 from meshd.ca.identity import Credentials, dataplane_uris
 from meshd.ca.keeper import CaKeeper
@@ -85,10 +85,12 @@ class Role:
     started: bool = False
     instance_id: str = field(init=False)
     http_metrics: HttpMetrics = field(init=False)
+    rpc_metrics: RpcMetrics = field(init=False)
 
     def __post_init__(self) -> None:
         self.instance_id = f"{self.hostname}-{secrets.token_hex(2)}"
         self.http_metrics = HttpMetrics(self.metrics)
+        self.rpc_metrics = RpcMetrics(self.metrics)
 
     def api(self, kds_status: Callable[[], Mapping[str, Any]]) -> HttpServer:
         """The REST API."""
@@ -130,7 +132,7 @@ def global_tiers(role: Role) -> Tiers:
     tls = None
     if files is not None:
         tls = tls_context(Binding(kds_settings.interface, kds_settings.grpc_port, "multizone.global.kds", files))
-    server = GrpcServer(kds.handlers, tls, metrics=RpcMetrics(role.metrics), name="kds")
+    server = GrpcServer(kds.handlers, tls, metrics=role.rpc_metrics, name="kds")
     diagnostics = role.diagnostics(str)
     return (
         [diagnostics],
@@ -169,6 +171,9 @@ def zone_tiers(role: Role, loaded: LoadedConfig) -> Tiers:
         # Where this process owns the VIPs, a name comes after its listener: the first to ask is not refused.
         views = keeper.views if host.served_views is None else host.served_views
         doors.append(Resolver(settings, views, dns.mesh, host.bound_vips, role.metrics))
+
+    if config.dp_server.enabled:
+        doors.append(DpListener(config, {}, role.store, role.registry, role.rpc_metrics, role.hostname, utc_now))
 
     def credentials_of(key: ResourceKey) -> Latest[Credentials] | None:
         dataplane = role.store.get(key)
@@ -264,7 +269,7 @@ def zone_kds(role: Role) -> ZoneKds:
         ca_file = str(zone.kds.root_ca_file) if zone.kds.root_ca_file else None
         tls = client_context(ca_file, skip_verify=zone.kds.tls_skip_verify)
     token_file = zone.kds.token_file
-    connect = connector(zone.global_address, tls, has_token=token_file is not None, metrics=RpcMetrics(role.metrics))
+    connect = connector(zone.global_address, tls, has_token=token_file is not None, metrics=role.rpc_metrics)
     shown = role.config.model_dump_json(by_alias=True)  # secrets are in files, of which it holds the paths
     if token_file is None:
         return ZoneKds(role.control_plane(), zone.name, connect, role.rng, config=shown)

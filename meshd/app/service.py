@@ -1,28 +1,35 @@
-"""Services that exist only to join others: the proxies that this process runs, and KDS over its sockets."""
+"""Services that exist only to join others: the proxies that this process runs, KDS and the dp-server on sockets."""
 
 import fnmatch
 import logging
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 
 import trio
 from prometheus_client import CollectorRegistry, Gauge
 
+from meshd.app import dp_server
 from meshd.app.bootstrap import PROXY_KINDS
+from meshd.config import Config
 from meshd.insight.proxies import Report
 from meshd.kds.server import GlobalKds
 from meshd.l4.render import check, fixed_listeners
 from meshd.l4.service import Engine
 from meshd.model.errors import Violation
+from meshd.model.registry import Registry
 from meshd.model.resource import Resource, ResourceKey
-from meshd.rpc import GrpcServer
+from meshd.rpc import GrpcServer, Handler, RpcMetrics
+from meshd.runtime.addresses import local_addresses
 from meshd.runtime.latest import Latest
 from meshd.runtime.listen import ListenError, open_listeners
 from meshd.runtime.supervisor import retrying
 from meshd.store.store import Store
 from meshd.topology.view import BoundVips, MeshView
+from meshd.xds.bootstrap import ControlPlaneAt
+from meshd.xds.door import bootstrap_handler
 
 log = logging.getLogger(__name__)
 
@@ -261,4 +268,55 @@ class KdsListener:
             await nursery.start(self._kds.run)
             await nursery.start(self._server.serve, listeners)
             log.info("kds: listening on %s:%d", *self._address)
+            task_status.started()
+
+
+class DpListener:
+    """The dp-server of a zone on its socket: ``handlers`` of the proxies' streams, and bootstraps beside them.
+
+    ``here`` says, once it listens, how an Envoy of this host is to find it.
+    """
+
+    name = "dp-server"
+
+    def __init__(
+        self,
+        config: Config,
+        handlers: Mapping[str, Handler],
+        store: Store,
+        registry: Registry,
+        metrics: RpcMetrics,
+        hostname: str,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._config = config
+        self._handlers = handlers
+        self._store = store
+        self._registry = registry
+        self._metrics = metrics
+        self._hostname = hostname
+        self._now = now
+        self.here: Latest[ControlPlaneAt | None] = Latest(None)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until cancelled.
+
+        Raises:
+            ListenError: the address is taken; names ``dpServer.port``.
+            TlsFilesError: there is no certificate to serve with.
+        """
+        config, server = self._config, self._config.dp_server
+        prepared = await trio.to_thread.run_sync(
+            dp_server.prepare, config, self._hostname, local_addresses(), self._now()
+        )
+        listeners = await open_listeners(server.interface, server.port, "dpServer.port")
+        port = listeners[0].socket.getsockname()[1]
+        http = bootstrap_handler(dp_server.settings(config, prepared, port), self._store.get, self._registry)
+        grpc = GrpcServer(
+            self._handlers, prepared.tls, dp_server.limits(config), metrics=self._metrics, name="dp", http=http
+        )
+        async with trio.open_nursery() as nursery:
+            await nursery.start(grpc.serve, listeners)
+            log.info("dp-server: listening on %s:%d", server.interface, port)
+            self.here.publish(dp_server.from_this_host(config, prepared, port))
             task_status.started()

@@ -6,18 +6,15 @@ meshes and owners come from peers. What cannot be read, is damaged, or was reada
 """
 
 import base64
-import contextlib
 import hashlib
 import json
 import logging
-import os
-import stat
-import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
 from meshd.ca.identity import Identity
+from meshd.ca.private_files import read_private, write_private
 from meshd.ca.rotation import Retired, Trust
 
 log = logging.getLogger(__name__)
@@ -125,13 +122,11 @@ class Vault:
         if path is None:
             return None
         try:
-            with path.open("rb") as file:
-                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-                if mode & 0o077:
-                    log.warning("%s has mode %04o, others may have read the key in it; it is not used", path, mode)
-                    return None
-                fields = json.loads(file.read())
+            fields = json.loads(read_private(path))
         except FileNotFoundError:
+            return None
+        except PermissionError as error:
+            log.warning("%s; it is not used", error)
             return None
         except (OSError, ValueError, RecursionError) as error:
             log.warning("%s cannot be read (%s); it is not used", path, type(error).__name__)
@@ -141,23 +136,7 @@ class Vault:
     def _write(self, path: Path | None, fields: Mapping[str, object]) -> None:
         if path is None:
             return
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".new")  # mode 0600
-        try:
-            with os.fdopen(handle, "w", encoding="ascii") as file:
-                json.dump({"format": FORMAT, **fields}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink()
-            raise
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        write_private(path, json.dumps({"format": FORMAT, **fields}).encode("ascii"))
 
 
 def encoded(data: bytes) -> str:

@@ -5,7 +5,7 @@ from ipaddress import IPv4Network, ip_address
 
 from meshd.config.tree import Config, StoreType, parse_global_address
 
-ZONE_ONLY = ("multizone.zone", "dnsServer", "proxies")
+ZONE_ONLY = ("multizone.zone", "dnsServer", "dpServer", "bootstrapServer", "xdsServer", "proxies")
 GLOBAL_ONLY = ("multizone.global",)
 
 
@@ -30,6 +30,7 @@ def contradictions(config: Config, given: frozenset[str]) -> Iterator[tuple[str,
     yield from _tls_contradictions(config, given)
     if config.is_global:
         return
+    yield from _dp_server_contradictions(config, given)
     yield from _federation_contradictions(config, given)
     pool = config.dns_server.cidr
     if pool.overlaps(IPv4Network("127.0.0.0/24")):
@@ -53,9 +54,29 @@ def _tls_contradictions(config: Config, given: frozenset[str]) -> Iterator[tuple
         if not on:
             for name in own:
                 yield f"{key}.{name}", f"does nothing while {key}.{switch} is false"
+    uses_general = any(on for _, on, _, _ in servers) or (not config.is_global and config.dp_server.enabled)
     general = [name for name in ("tlsCertFile", "tlsKeyFile") if f"general.{name}" in given]
-    if general and not any(on for _, on, _, _ in servers):
+    if general and not uses_general:
         yield f"general.{general[0]}", "does nothing: no server of this role has TLS enabled"
+
+
+def _dp_server_contradictions(config: Config, given: frozenset[str]) -> Iterator[tuple[str, str]]:
+    if not config.dp_server.enabled:
+        about = ("dpServer.", "bootstrapServer.", "xdsServer.")
+        leaves = [key for key in given if not any(other.startswith(f"{key}.") for other in given)]
+        for key in sorted(leaves):
+            if key.startswith(about) and key not in ("dpServer.enabled", "dpServer.port"):
+                yield key, "does nothing while dpServer.enabled is false; remove it"
+        return
+    if config.dp_tls_files is None:
+        for section in ("dpServer", "general"):
+            own = [name for name in ("tlsCertFile", "tlsKeyFile") if f"{section}.{name}" in given]
+            if own:
+                yield (
+                    f"{section}.{own[0]}",
+                    f"needs {section}.tlsCertFile and {section}.tlsKeyFile, a pair; set both or neither",
+                )
+                return
 
 
 def _federation_contradictions(config: Config, given: frozenset[str]) -> Iterator[tuple[str, str]]:
@@ -97,6 +118,7 @@ def warnings(config: Config) -> Iterator[tuple[str, str]]:
                 f"admits zone {peer.name} from {peer.cidr} without a token",
             )
         return
+    yield from _dp_server_warnings(config)
     zone = config.multizone.zone
     if zone.global_address:
         tls, host, _ = parse_global_address(zone.global_address)
@@ -114,3 +136,15 @@ def warnings(config: Config) -> Iterator[tuple[str, str]]:
                 f" `ip route add local {config.dns_server.cidr} dev lo`"
             ),
         )
+
+
+def _dp_server_warnings(config: Config) -> Iterator[tuple[str, str]]:
+    server = config.dp_server
+    if not server.enabled or is_loopback(server.interface):
+        return
+    for name, kind, what in (
+        ("dpProxy", server.authn.dp_proxy.type, "any Dataplane, with its certificate"),
+        ("zoneProxy", server.authn.zone_proxy.type, "any ZoneIngress or ZoneEgress"),
+    ):
+        if kind == "none":
+            yield f"dpServer.authn.{name}.type", f"none lets anyone who reaches port {server.port} be {what}"

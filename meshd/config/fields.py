@@ -59,6 +59,13 @@ def parse_interface(value: Any) -> str:
         raise ValueError(f"must be an IP address to bind, such as 127.0.0.1 or 0.0.0.0, not {value!r}") from None
 
 
+def read_positive(value: Any) -> Any:
+    """A whole number from 1 on, as far as protocols carry it; what is no number is left for the tree to refuse."""
+    if isinstance(value, int) and not isinstance(value, bool) and not 1 <= value < 2**31:
+        raise ValueError(f"must be a whole number from 1 to {2**31 - 1}, not {value!r}")
+    return value
+
+
 def split_host_port(value: object, default_port: int | None = None) -> tuple[str, int]:
     """``host:port`` or ``[v6]:port`` -> the pair. With ``default_port`` the port may be left out.
 
@@ -131,5 +138,6 @@ ZoneName = Annotated[str, BeforeValidator(parse_zone_name)]
 Port = Annotated[StrictInt, Field(ge=0, le=65535)]
 """0 lets the kernel choose; the log says which."""
 FixedPort = Annotated[StrictInt, Field(ge=1, le=65535)]
+Positive = Annotated[StrictInt, BeforeValidator(read_positive)]
 Flag = StrictBool
 Text = StrictStr

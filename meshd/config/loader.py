@@ -13,9 +13,10 @@ from pydantic_core import ErrorDetails
 from meshd.config.consistency import contradictions, warnings
 from meshd.config.document import Document, parse
 from meshd.config.environment import BY_KEY, SOURCE, Setting, overrides
+from meshd.config.not_yet import NOT_YET, refusal
 from meshd.config.problem import ConfigErrors, Problem, did_you_mean
 from meshd.config.proxies import Decode, Entry, OwnProxy, readable_entries, resolve_proxies
-from meshd.config.tree import NOT_YET, Config
+from meshd.config.tree import Config
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,8 +227,9 @@ def _explain(document: Document, variables: Mapping[str, str], detail: ErrorDeta
 
 def _unknown(loc: tuple[int | str, ...]) -> str:
     name = str(loc[-1])
-    if len(loc) == 1 and name in NOT_YET:
-        return "is a section of Kuma's that this version of meshd does not have; remove it"
+    key = ".".join(map(str, loc))
+    if key in NOT_YET:
+        return refusal(key)
     model: Any = Config
     for part in loc[:-1]:
         if isinstance(part, str) and isinstance(model, type) and issubclass(model, BaseModel):

@@ -37,10 +37,14 @@ def unreadable_files(configs: Sequence[LoadedConfig]) -> tuple[Problem, ...]:
     problems = []
     for loaded in configs:
         config = loaded.config
-        named = [("multizone.zone.kds.rootCaFile", config.multizone.zone.kds.root_ca_file)]
+        named = [
+            ("multizone.zone.kds.rootCaFile", config.multizone.zone.kds.root_ca_file),
+            ("bootstrapServer.params.corefileTemplatePath", config.bootstrap_server.params.corefile_template_path),
+        ]
         for section, files in (
             ("multizone.global.kds", config.kds_tls_files),
             ("apiServer.https", config.https_tls_files),
+            ("dpServer", None if config.is_global or not config.dp_server.enabled else config.dp_tls_files),
         ):
             if files is not None and (section != "multizone.global.kds" or config.is_global):
                 named += [(f"{section}.tlsCertFile", files[0]), (f"{section}.tlsKeyFile", files[1])]
@@ -73,6 +77,8 @@ def binds(loaded: LoadedConfig) -> Iterator[_Bind]:
         kds = config.multizone.global_.kds
         yield bind("tcp", kds.interface, kds.grpc_port, "multizone.global.kds.grpcPort")
         return
+    if config.dp_server.enabled:
+        yield bind("tcp", config.dp_server.interface, config.dp_server.port, "dpServer.port")
     if config.dns_server.listen:
         host, port = split_host_port(config.dns_server.listen)
         for transport in ("tcp", "udp"):

@@ -1,7 +1,7 @@
 """The configuration tree. Keys and nesting are Kuma's wherever Kuma has the key; our own are marked "meshd".
 
 Every field does something in this version: a key of Kuma's that meshd does not have yet is refused by name
-(``NOT_YET``), never ignored. Rules about one field live in ``fields``; rules between fields are ``contradictions``.
+(``not_yet``), never ignored. Rules about one field live in ``fields``; rules between fields are ``contradictions``.
 
 Source of the keys: Kuma ``pkg/config/app/kuma-cp/kuma-cp.defaults.yaml``; design section 7.
 """
@@ -13,9 +13,9 @@ from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
-from pydantic.alias_generators import to_camel
+from pydantic import Field, field_validator
 
+from meshd.config.dp_server import BootstrapServer, DpServer, XdsServer
 from meshd.config.fields import (
     Domain,
     Duration,
@@ -32,6 +32,7 @@ from meshd.config.fields import (
     ZoneName,
     split_host_port,
 )
+from meshd.config.section import Section
 
 _LIKE_A_GLOBAL = re.compile(r"(zone-)*global")
 
@@ -71,20 +72,6 @@ class LogFormat(enum.StrEnum):
 
     TEXT = "text"
     JSON = "json"
-
-
-class Section(BaseModel):
-    """Base of every part of the tree: frozen, camelCase outside, unknown keys are errors."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        alias_generator=to_camel,
-        validate_by_name=False,
-        validate_by_alias=True,
-        serialize_by_alias=True,
-        validate_default=False,
-    )
 
 
 class Sqlite(Section):
@@ -278,6 +265,9 @@ class Config(Section):
     diagnostics: Diagnostics = Diagnostics()
     multizone: Multizone = Multizone()
     dns_server: DnsServer = DnsServer()
+    dp_server: DpServer = DpServer()
+    bootstrap_server: BootstrapServer = BootstrapServer()
+    xds_server: XdsServer = XdsServer()
     defaults: Defaults = Defaults()
     logging: Logging = Logging()
     proxies: tuple[ProxyEntry, ...] = Field(default=(), description="Proxies that this process runs itself (meshd).")
@@ -351,33 +341,14 @@ class Config(Section):
         https = self.api_server.https
         return self._tls_files(https.tls_cert_file, https.tls_key_file) if https.enabled else None
 
+    @property
+    def dp_tls_files(self) -> tuple[Path, Path] | None:
+        """Certificate and key of a zone's dp-server; None: it makes its own."""
+        return self._tls_files(self.dp_server.tls_cert_file, self.dp_server.tls_key_file)
+
     def _tls_files(self, cert: Path | None, key: Path | None) -> tuple[Path, Path] | None:
         pair = (cert, key) if cert or key else (self.general.tls_cert_file, self.general.tls_key_file)
         return (pair[0], pair[1]) if pair[0] and pair[1] else None
-
-
-NOT_YET = frozenset(
-    {
-        "access",
-        "bootstrapServer",
-        "coreResources",
-        "dataplaneRuntime",
-        "dpServer",
-        "eventBus",
-        "experimental",
-        "guiServer",
-        "intercp",
-        "ipam",
-        "metrics",
-        "monitoringAssignmentServer",
-        "policies",
-        "proxy",
-        "runtime",
-        "tracing",
-        "xdsServer",
-    }
-)
-"""Kuma's sections that this version does not have."""
 
 
 def parse_global_address(value: str) -> tuple[bool, str, int]:

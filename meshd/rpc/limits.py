@@ -14,7 +14,9 @@ class Limits:
     """
 
     max_message_bytes: int = 10 * MIB
-    """A message, compressed and inflated. Kuma's default in both roles."""
+    """A message that is received, compressed and inflated. Kuma's default in both roles."""
+    max_sent_bytes: int = 10 * MIB
+    """A message that is sent."""
     max_header_bytes: int = 32 * 1024
     """One block of headers, on the wire and decoded (HTTP/2's counting: 32 bytes more a field)."""
     max_streams: int = 128
@@ -46,7 +48,18 @@ class Limits:
     resets_per_s: float = 50.0
     """Calls that the peer opened and reset while they were running (CVE-2023-44487, "rapid reset")."""
 
+    max_body_bytes: int = MIB
+    """The body of a plain HTTP request, where the server takes them. A bootstrap request holds a Dataplane and a CA."""
+    head_s: float = 5.0
+    """From its first byte to the end of a plain request's head; also until the first request. Kuma's default."""
+    body_s: float = 10.0
+    """The body of a plain request."""
+    response_s: float = 30.0
+    """An answer to a plain request may take so long to be taken."""
+
 
 DEFAULT_LIMITS = Limits()
+DP_SERVER_LIMITS = Limits(max_connections=16384, max_streams=1024, max_sent_bytes=64 * MIB)
+"""Proxies: two connections or three each, and all configuration of a large mesh in one message (state of the world)."""
 CLIENT_LIMITS = Limits(keepalive_s=20.0)
 """A Kuma global ends connections that ping more often than every 15 s; 20 s keeps clear of its clock."""

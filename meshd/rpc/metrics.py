@@ -20,6 +20,7 @@ class RpcMetrics:
         self.calls = counter(
             "calls_total", "Ended calls by path (other: no such method) and gRPC status", "path", "status"
         )
+        self.http_requests = counter("http_requests_total", "Answered plain HTTP requests by status", "code")
         self.bugs = counter("handler_bugs_total", "Calls that ended by an unforeseen exception of ours", "path")
         self.messages = counter("messages_total", "Messages", "direction")
         self.message_bytes = counter("message_bytes_total", "Bytes of messages, not compressed", "direction")

@@ -1,4 +1,4 @@
-"""The gRPC server: listeners, TLS, connections, and a task for every call."""
+"""The server: listeners, TLS, connections, and a task for every call. gRPC, and plain HTTP beside it if asked to."""
 
 import logging
 import ssl
@@ -7,12 +7,17 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 import trio
 
 from meshd.model.errors import MeshdError
+from meshd.rpc.exchange import exchange
+from meshd.rpc.first_bytes import Replayed, first_bytes
+from meshd.rpc.guard import PREFACE
 from meshd.rpc.headers import Metadata, response_headers, timeout_of, trailers, user_metadata
+from meshd.rpc.http import HttpHandler, HttpRequest, HttpResponse, refusal
+from meshd.rpc.http1 import Http1Connection
 from meshd.rpc.http2 import Connection
 from meshd.rpc.limits import DEFAULT_LIMITS, Limits
 from meshd.rpc.metrics import RpcMetrics
 from meshd.rpc.status import RpcError, Status, as_rpc_error
-from meshd.rpc.stream import Stream
+from meshd.rpc.stream import RESET_CANCEL, Stream
 from meshd.runtime.listen import accept
 
 log = logging.getLogger(__name__)
@@ -23,6 +28,8 @@ Handler = Callable[["ServerStream"], Awaitable[None]]
 It is cancelled when the peer resets the call, the connection ends or the caller's deadline passes.
 """
 NO_ERROR = 0
+H2, HTTP1 = "h2", "http/1.1"
+"""Protocols by their ALPN names."""
 
 
 class ServerStream(Stream):
@@ -32,6 +39,7 @@ class ServerStream(Stream):
         super().__init__(connection, stream_id)
         self.metadata = user_metadata(headers)
         """The caller's metadata, in order, repeated keys kept apart."""
+        self.headers = headers
         fields = dict(headers)
         self.path = fields.get(":path", "")
         """``/package.Service/Method``."""
@@ -98,7 +106,9 @@ class ServerConnection(Connection):
         stream = ServerStream(self, stream_id, headers)
         self.streams[stream_id] = stream
         self._calls.add(stream)
-        self._nursery.start_soon(self._call, stream)
+        is_grpc = stream.fields.get("content-type", "").startswith("application/grpc")
+        serve = self._call if is_grpc or self._server.http is None else self._answer
+        self._nursery.start_soon(serve, stream)
 
     async def drain(self, drain_s: float) -> None:
         """Let running calls end by themselves, then end them with UNAVAILABLE, then close.
@@ -140,6 +150,23 @@ class ServerConnection(Connection):
             stream.finish(outcome.status, outcome.message)
             self.stream_closed.unpark_all()
             self.metrics.calls.labels(self.endpoint, path, outcome.status.name).inc()
+
+    async def _answer(self, stream: ServerStream) -> None:
+        """Serve a plain HTTP request."""
+        code = "none"
+        try:
+            with stream.scope:
+                code = str(await exchange(stream, stream.headers, self._server.respond))
+        except MeshdError as error:
+            log.debug("endpoint=%s peer=%s: a request was given up: %s", self.endpoint, self.peer, error)
+        finally:
+            self._calls.discard(stream)
+            self._idle_since = trio.current_time()
+            if stream.failure is None and not (stream.local_ended and stream.remote_ended):
+                code_of_reset = NO_ERROR if stream.local_ended else RESET_CANCEL
+                stream.reset(code_of_reset, RpcError(Status.CANCELLED, "the request is over"))
+            self.stream_closed.unpark_all()
+            self.metrics.http_requests.labels(self.endpoint, code).inc()
 
     async def _outcome(self, stream: ServerStream) -> RpcError:
         """Run the handler; how the call ended."""
@@ -196,8 +223,10 @@ class ServerConnection(Connection):
 class GrpcServer:
     """Serves ``handlers`` (by full path) on listeners and on single streams.
 
-    ``ssl_context`` gets ALPN ``h2`` set, and peers that do not choose it are refused. ``raise_bugs`` lets a
-    handler's bug end ``serve`` (for tests). ``name`` labels metrics and logs.
+    Without ``http``, ``ssl_context`` gets ALPN ``h2`` set, and peers that do not choose it are refused. With it, what
+    is no gRPC is given to that handler, whole: requests of HTTP/2 connections that are of another content type, and
+    every request of HTTP/1.1 connections, which ALPN tells apart or, where a peer offers none and in clear text, the
+    first bytes. ``raise_bugs`` lets a handler's bug end ``serve`` (for tests). ``name`` labels metrics and logs.
     """
 
     def __init__(
@@ -208,22 +237,24 @@ class GrpcServer:
         *,
         metrics: RpcMetrics,
         name: str = "grpc",
+        http: HttpHandler | None = None,
         raise_bugs: bool = False,
     ) -> None:
         self.handlers = dict(handlers)
+        self.http = http
         self.limits = limits
         self.metrics = metrics
         self.name = name
         self.raise_bugs = raise_bugs
         self._ssl_context = ssl_context
         if ssl_context is not None:
-            ssl_context.set_alpn_protocols(["h2"])
+            ssl_context.set_alpn_protocols([H2] if http is None else [H2, HTTP1])
         self._connections: set[ServerConnection] = set()
         self._open = 0
 
     @property
     def connections(self) -> frozenset[Connection]:
-        """The connections that are open now."""
+        """The HTTP/2 connections that are open now."""
         return frozenset(self._connections)
 
     async def serve(
@@ -235,25 +266,64 @@ class GrpcServer:
                 nursery.start_soon(self._accept, listener, nursery)
             task_status.started()
 
-    async def serve_connection(self, stream: trio.abc.Stream, peer: str = "memory") -> None:
-        """Serve one stream, in memory or already secured, until it ends; on cancel it is drained. Closes the stream."""
-        connection = ServerConnection(stream, peer, self)
-        self._connections.add(connection)
+    async def serve_connection(self, stream: trio.abc.Stream, peer: str = "memory", *, protocol: str = "") -> None:
+        """Serve one stream, in memory or already secured, until it ends; on cancel it is drained. Closes the stream.
+
+        ``protocol`` is what ALPN says; empty: gRPC's, or with ``http`` what the first bytes say.
+        """
         open_connections = self.metrics.connections.labels(self.name)
         open_connections.inc()
         try:
+            connection = await self._recognise(stream, peer, protocol)
+            if isinstance(connection, ServerConnection):
+                self._connections.add(connection)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._drain_on_cancel, connection)
                 with trio.CancelScope(shield=True):
                     await connection.run()
+                if isinstance(connection, ServerConnection):
+                    self._connections.discard(connection)
                 nursery.cancel_scope.cancel()
         finally:
-            self._connections.discard(connection)
             open_connections.dec()
+            await trio.aclose_forcefully(stream)
+
+    async def respond(self, request: HttpRequest) -> HttpResponse:
+        """The answer of ``http``; a bug costs one request."""
+        if self.http is None:
+            raise TypeError("this server has no handler of plain HTTP")
+        try:
+            return await self.http(request)
+        except Exception as error:  # request edge: a bug here costs one request
+            self.metrics.bugs.labels(self.name, "http").inc()
+            log.exception(
+                "endpoint=%s path=%s peer=%s: a request failed by a bug", self.name, request.path, request.peer
+            )
+            if self.raise_bugs:
+                raise
+            del error
+            return refusal(500)
 
     # -- inside
 
-    async def _drain_on_cancel(self, connection: ServerConnection) -> None:
+    async def _recognise(self, stream: trio.abc.Stream, peer: str, protocol: str) -> ServerConnection | Http1Connection:
+        """The connection that the stream is, by ALPN or by its first bytes."""
+        if self.http is None or protocol == H2:
+            return ServerConnection(stream, peer, self)
+        first = b"" if protocol else await first_bytes(stream, self.limits.head_s)
+        if first == PREFACE:
+            return ServerConnection(Replayed(stream, first), peer, self)
+        return Http1Connection(
+            stream,
+            first,
+            peer=peer,
+            endpoint=self.name,
+            limits=self.limits,
+            metrics=self.metrics,
+            respond=self.respond,
+        )
+
+    async def _drain_on_cancel(self, connection: ServerConnection | Http1Connection) -> None:
         try:
             await trio.sleep_forever()
         finally:
@@ -277,7 +347,7 @@ class GrpcServer:
             peer = _address(stream)
             secured = await self._secure(stream, peer)
             if secured is not None:
-                await self.serve_connection(secured, peer)
+                await self.serve_connection(secured[0], peer, protocol=secured[1])
         except Exception:  # request edge: a bug here costs one connection
             if self.raise_bugs:
                 raise
@@ -287,17 +357,18 @@ class GrpcServer:
             self._open -= 1
             await trio.aclose_forcefully(stream)
 
-    async def _secure(self, stream: trio.SocketStream, peer: str) -> trio.abc.Stream | None:
-        """The stream after its TLS handshake; None if there was none that is acceptable."""
+    async def _secure(self, stream: trio.SocketStream, peer: str) -> tuple[trio.abc.Stream, str] | None:
+        """The stream after its TLS handshake and its ALPN; None if there was none that is acceptable."""
         if self._ssl_context is None:
-            return stream
+            return stream, ""
         secured = trio.SSLStream(stream, self._ssl_context, server_side=True, https_compatible=True)
         why = "the peer did not choose h2 by ALPN"
         try:
             with trio.fail_after(self.limits.handshake_s):
                 await secured.do_handshake()
-            if secured.selected_alpn_protocol() == "h2":
-                return secured
+            protocol = secured.selected_alpn_protocol() or ""
+            if protocol == H2 or self.http is not None:
+                return secured, protocol
         except (trio.BrokenResourceError, trio.TooSlowError, OSError) as error:
             why = str(error.__cause__ or error) or "too slow"
         self.metrics.refused.labels(self.name, "tls").inc()

@@ -71,6 +71,27 @@ class Stream:
             await trio.lowlevel.cancel_shielded_checkpoint()  # others' turn; a cancel here would lose the message
         return message
 
+    async def receive_some(self) -> bytes:
+        """The peer's next bytes as they come, for a stream that is no gRPC; empty when it has ended its side cleanly.
+
+        Raises:
+            RpcError: the peer has reset the stream.
+            UnavailableError: the connection is lost.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._inbound:
+            if self.failure is not None:
+                raise self.failure.with_traceback(None)
+            if self.remote_ended:
+                return b""
+            await self._readable.park()
+        data = bytes(self._inbound)
+        self._inbound.clear()
+        credit, self._credit = self._credit, 0
+        self.connection.credit(self, credit)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return data
+
     def finish_receiving(self) -> None:
         """Called when all messages are read: raise if this was no clean end."""
         self._deframer.finish()
@@ -85,7 +106,7 @@ class Stream:
             RpcError: the call has ended, or the message is over the limit.
             UnavailableError: the connection is lost.
         """
-        limit = self.connection.limits.max_message_bytes
+        limit = self.connection.limits.max_sent_bytes
         if len(message) > limit:
             raise RpcError(Status.RESOURCE_EXHAUSTED, f"a message of {len(message)} bytes is over the limit of {limit}")
         await self._take_turn()
@@ -98,6 +119,20 @@ class Stream:
             self._turn.unpark()
         self.connection.count_message("sent", len(message))
         await trio.lowlevel.cancel_shielded_checkpoint()  # the writer's turn; what is sent is no more to be cancelled
+
+    async def send_raw(self, data: bytes) -> None:
+        """Send bytes as they are, for a stream that is no gRPC, and end this side with them.
+
+        Raises:
+            RpcError, UnavailableError: as ``send``.
+        """
+        await self._take_turn()
+        try:
+            self.check_sendable()
+            await self._send_bytes(data, end=True)
+        finally:
+            self._sending = False
+            self._turn.unpark()
 
     def before_sending(self) -> None:
         """Called before every message: send the headers that must come first; raise if sending is over."""

@@ -89,6 +89,7 @@ multizone: {{zone: {{name: a}}}}
 apiServer: {{http: {{port: {rest}}}}}
 diagnostics: {{serverPort: {diagnostics}}}
 dnsServer: {{CIDR: 127.77.0.0/16, listen: "127.0.0.1:{dns}"}}
+dpServer: {{interface: 127.0.0.1, port: {dp}}}
 """
 GLOBAL = """\
 mode: global
@@ -115,7 +116,9 @@ def taken():
 
 
 def command(tmp_path, text, **ports):
-    numbers = {"rest": free_port(), "diagnostics": free_port(), "kds": free_port(), "dns": free_udp_tcp_port()} | ports
+    numbers = (
+        {name: free_port() for name in ("rest", "diagnostics", "kds", "dp")} | {"dns": free_udp_tcp_port()} | ports
+    )
     path = tmp_path / "c.yaml"
     path.write_text(text.format(dir=tmp_path, **numbers))
     environment = {k: v for k, v in os.environ.items() if not k.startswith("MESHD_")} | {"HOME": str(tmp_path)}
@@ -142,6 +145,11 @@ def replaced(text, *changes):
         (replaced(ZONE, ("{rest}", "{taken}")), f"meshd: apiServer.http: {IN_USE}"),
         (replaced(ZONE, ("{diagnostics}", "{taken}")), f"meshd: diagnostics: {IN_USE}"),
         (replaced(ZONE, ("{dns}", "{taken}")), f"meshd: dnsServer.listen: {IN_USE}"),
+        (replaced(ZONE, ("{dp}", "{taken}")), f"meshd: dpServer.port: {IN_USE}"),
+        (
+            replaced(ZONE, ("port: {dp}", "port: {dp}, tlsCertFile: {dir}/none.pem, tlsKeyFile: {dir}/none.key")),
+            "c.yaml:8: dpServer.tlsCertFile: cannot read {dir}/none.pem: No such file or directory",
+        ),
         (replaced(GLOBAL, ("{kds}", "{taken}")), f"meshd: multizone.global.kds.grpcPort: {IN_USE}"),
         (ZONE + INGRESS, f"meshd: ZoneIngress in: networking: {IN_USE}"),
         (replaced(ZONE, SQLITE), "meshd: database {dir}/x.db: is not a SQLite database; move it away"),
@@ -154,7 +162,7 @@ def replaced(text, *changes):
             "meshd: c.yaml:2: general.workDir: cannot keep state in {dir}/x.db/a: Not a directory",
         ),
     ],
-    ids=["rest", "diagnostics", "dns", "kds", "proxy", "sqlite", "certificate", "work-dir"],
+    ids=["rest", "diagnostics", "dns", "dp", "dp-certificate", "kds", "proxy", "sqlite", "certificate", "work-dir"],
 )
 def test_what_an_operator_can_set_right_is_one_line_and_code_2(tmp_path, taken, text, said):
     (tmp_path / "x.db").write_bytes(b"no database" * 100)

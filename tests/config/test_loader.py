@@ -114,7 +114,7 @@ LAUGHS = "a: &a [1]\n" + "".join(f"{y}: &{y} [{','.join([f'*{x}'] * 9)}]\n" for 
 BROKEN = """\
 mode: zoen
 stoer: {}
-dpServer: {port: 1}
+interCp: {server: {port: 1}}
 apiServer:
   http: {prot: 5, port: "80"}
   https: 7
@@ -140,7 +140,7 @@ def test_every_error_shows_at_once_with_line_and_suggestion(tmp_path):
     assert problems(tmp_path, BROKEN, "- a list", env={"MESHD_API_SERVER_HTTP_PROT": "1"}) == [
         "0.yaml:1: mode: must be global or zone, not 'zoen'",
         "0.yaml:2: stoer: is no setting; did you mean 'store'?",
-        "0.yaml:3: dpServer: is a section of Kuma's that this version of meshd does not have; remove it",
+        "0.yaml:3: interCp: is a section of Kuma's that this version of meshd does not have; remove it",
         "0.yaml:5: apiServer.http.port: must be a whole number, not '80'",
         "0.yaml:5: apiServer.http.prot: is no setting; did you mean 'port'?",
         "0.yaml:6: apiServer.https: must be a mapping of settings, not 7",
@@ -197,7 +197,30 @@ def test_every_error_shows_at_once_with_line_and_suggestion(tmp_path):
         ("store: {type: memory, sqlite: {path: x}}", "store.sqlite.path: does nothing with store.type: memory"),
         ("apiServer: {http: {enabled: false}}", "leaves the API without a server"),
         ("apiServer: {https: {enabled: true}}", "apiServer.https.enabled: needs apiServer.https.tlsCertFile"),
-        ("general: {tlsCertFile: x, tlsKeyFile: y}", "general.tlsCertFile: does nothing: no server"),
+        ("general: {tlsCertFile: x, tlsKeyFile: y}\ndpServer: {enabled: false}",
+         "general.tlsCertFile: does nothing: no server"),
+        ("general: {tlsCertFile: x}", "general.tlsCertFile: needs general.tlsCertFile and general.tlsKeyFile, a pair"),
+        ("dpServer: {tlsKeyFile: x}", "dpServer.tlsKeyFile: needs dpServer.tlsCertFile and dpServer.tlsKeyFile, a"),
+        ("dpServer: {enabled: false, hds: {enabled: false}}",
+         "0.yaml:1: dpServer.hds.enabled: does nothing while dpServer.enabled is false; remove it"),
+        ("dpServer: {enabled: false}\nbootstrapServer: {params: {xdsHost: h}}",
+         "0.yaml:2: bootstrapServer.params.xdsHost: does nothing while dpServer.enabled is false"),
+        ("mode: global\nmultizone: {global: {kds: {tlsEnabled: false}}}\ndpServer: {port: 1}",
+         "0.yaml:3: dpServer: is for mode: zone only; this role is mode: global; remove it"),
+        ("mode: global\nmultizone: {global: {kds: {tlsEnabled: false}}}\nxdsServer: {}",
+         "0.yaml:3: xdsServer: is for mode: zone only"),
+        ("dpServer: {authn: {dpProxy: {type: serviceAccountToken}}}",
+         "serviceAccountToken is Kubernetes's, which this version of meshd does not have; use dpToken"),
+        ("dpServer: {authn: {zoneProxy: {type: dpToken}}}", "must be zoneToken or none, not 'dpToken'"),
+        ("dpServer: {authn: {dpProxy: {dpToken: {enableIssuer: true}}}}",
+         "dpServer.authn.dpProxy.dpToken: is a setting of Kuma's that this version of meshd does not have; remove it"),
+        ("dpServer: {gracefulShutdownTimeout: 1s}", "remove it (general.drainTime is for all servers)"),
+        ("dpServer: {tlsMinVersion: TLSv1_1}", "TLSv1_1 is not secure and not spoken here; use TLSv1_2 or TLSv1_3"),
+        ("dpServer: {hds: {checkDefaults: {healthyThreshold: 0}}}", "must be a whole number from 1 to 21474836"),
+        ("bootstrapServer: {params: {xdsHost: 'h:5678'}}", "must be a host name or an IP address, without a port, not"),
+        ("bootstrapServer: {params: {adminAccessLogPath: ''}}", "must be a path on the proxy's host"),
+        ("xdsServer: {nackBackoff: 5s}", "is a setting of Kuma's that this version of meshd does not have"),
+        ("xdsServer: {nackBackof: 5s}", "xdsServer.nackBackof: is no setting"),
         ("multizone: {zone: {kds: {tokenFile: x}}}", "tokenFile: does nothing without multizone.zone.globalAddress"),
         ("multizone: {zone: {allowZonePolicies: true}}", "does nothing in a standalone zone"),
         ("multizone: {zone: {globalAddress: 'grpc://g:1'}}", "multizone.zone.name: is required with globalAddress"),
@@ -240,6 +263,8 @@ def test_a_missing_file_is_said_beside_the_others(tmp_path):
          "multizone.zone.kds.tlsSkipVerify"),
         ("multizone: {zone: {name: a, globalAddress: 'grpcs://g:1'}}", "multizone.zone.kds.tokenFile"),
         ("proxies: [{vips: true, resource: {type: Dataplane, mesh: default, name: vm}}]", "dnsServer.CIDR"),
+        ("dpServer: {authn: {dpProxy: {type: none}}}", "dpServer.authn.dpProxy.type"),
+        ("dpServer: {authn: {zoneProxy: {type: none}}}", "dpServer.authn.zoneProxy.type"),
     ],
 )  # fmt: skip
 def test_what_is_allowed_but_dangerous_is_a_warning(tmp_path, text, key):

@@ -84,6 +84,8 @@ class Zone:
     config: dict
     path: Path
     dns: int = 0
+    dp: int = 0
+    """The port of the dp-server."""
     cidr: str = ""
     process: Process | None = None
     prefix: list = field(default_factory=list)
@@ -157,7 +159,7 @@ class Lab:
         return self._configured("global", rest, diagnostics, config | extra)
 
     def configure_zone(self, name, *, federated=True, proxies=(), **extra):
-        rest, diagnostics, dns = free_port(), free_port(), free_udp_tcp_port()
+        rest, diagnostics, dp, dns = free_port(), free_port(), free_port(), free_udp_tcp_port()
         cidr, held = free_range()
         self.held.append(held)
         zone = {"name": name}
@@ -172,10 +174,11 @@ class Lab:
             "apiServer": {"http": {"port": rest, "interface": "127.0.0.1"}},
             "diagnostics": {"serverPort": diagnostics, "serverInterface": "127.0.0.1"},
             "dnsServer": {"domain": "mesh", "CIDR": cidr, "serviceVipPort": VIP_PORT, "listen": f"127.0.0.1:{dns}"},
+            "dpServer": {"interface": "127.0.0.1", "port": dp},
             "proxies": list(proxies),
         }
         configured = self._configured(name, rest, diagnostics, config | extra)
-        configured.dns, configured.cidr = dns, cidr
+        configured.dns, configured.dp, configured.cidr = dns, dp, cidr
         return configured
 
     def _configured(self, name, rest, diagnostics, config):

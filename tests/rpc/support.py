@@ -1,5 +1,6 @@
 """Servers and channels for the tests: in memory under virtual time, or on loopback for other people's gRPC."""
 
+import json
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -12,7 +13,19 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from prometheus_client import CollectorRegistry
 
-from meshd.rpc import DEFAULT_LIMITS, Channel, GrpcServer, Handler, Limits, RpcMetrics, ServerStream, channel_over
+from meshd.rpc import (
+    DEFAULT_LIMITS,
+    Channel,
+    GrpcServer,
+    Handler,
+    HttpHandler,
+    HttpRequest,
+    HttpResponse,
+    Limits,
+    RpcMetrics,
+    ServerStream,
+    channel_over,
+)
 from meshd.rpc.limits import CLIENT_LIMITS
 
 
@@ -40,9 +53,16 @@ def make_server(
     limits: Limits = DEFAULT_LIMITS,
     raise_bugs: bool = True,
     tls: ssl.SSLContext | None = None,
+    http: HttpHandler | None = None,
 ) -> GrpcServer:
     counted = counted or Counted()
-    return GrpcServer(handlers, tls, limits, metrics=counted.metrics, name="test", raise_bugs=raise_bugs)
+    return GrpcServer(handlers, tls, limits, metrics=counted.metrics, name="test", http=http, raise_bugs=raise_bugs)
+
+
+async def mirror(request: HttpRequest) -> HttpResponse:
+    """Answers with what was asked."""
+    told = {name: getattr(request, name) for name in ("method", "path", "query", "host", "peer")}
+    return HttpResponse(200, json.dumps(told | {"body": request.body.decode()}).encode(), "application/json")
 
 
 @asynccontextmanager
