@@ -10,7 +10,10 @@ import pkgutil
 from dataclasses import dataclass
 
 from meshd.l4.table import PermitFor
-from meshd.model.resource_type import ResourceType
+from meshd.model.resource_type import Flow, ResourceType
+
+TRAVELS = Flow.GLOBAL_TO_ZONE | Flow.ZONE_TO_GLOBAL | Flow.ACROSS_ZONES | Flow.ZONE_LOCAL | Flow.HASHED
+"""How policies travel by KDS."""
 
 
 @dataclass(frozen=True, slots=True)
