@@ -387,7 +387,9 @@ async def test_what_is_no_resource(tmp_path):
     index = (await plane.get("/")).json()
     assert (index["product"], index["clusterId"], index["instanceId"]) == ("Kuma", "abc", "instance-1")
     assert (await plane.get("/config")).json()["mode"] == "global"
-    assert [p["name"] for p in (await plane.get("/policies")).json()["policies"]] == ["MeshTrafficPermission"]
+    policies = ["CircuitBreaker", "HTTPRoute", "Retry", "TCPRoute", "Timeout", "TrafficPermission"]
+    found = [p["name"] for p in (await plane.get("/policies")).json()["policies"]]
+    assert found == [f"Mesh{name}" for name in policies]
     names = [r["name"] for r in (await plane.get("/_resources")).json()["resources"]]
     assert names == sorted(names)
     assert "Config" not in names
