@@ -1,10 +1,12 @@
 """MeshCircuitBreaker: limits on what goes on at once, and leaving out instances that fail.
 
-``spec.py`` is what a user writes, ``validate.py`` what the schema cannot say. README.md tells users.
+``spec.py`` is what a user writes, ``validate.py`` what the schema cannot say. ``initial.py`` is what a new mesh begins
+with. README.md tells users.
 """
 
 from meshd.model.resource_type import ResourceType, Scope
 from meshd.policies import TRAVELS, Policy
+from meshd.policies.mesh_circuit_breaker.initial import initial
 from meshd.policies.mesh_circuit_breaker.spec import MeshCircuitBreaker
 from meshd.policies.mesh_circuit_breaker.validate import validate
 
@@ -21,6 +23,6 @@ TYPE = ResourceType(
     is_policy=True,
 )
 
-POLICY = Policy(type=TYPE, order=1300)
+POLICY = Policy(type=TYPE, order=1300, initial=initial)
 
 __all__ = ["POLICY", "TYPE", "MeshCircuitBreaker"]
