@@ -49,7 +49,8 @@ from meshd.l4.table import PermitFor
 from meshd.model.errors import MeshdError
 from meshd.model.registry import Registry
 from meshd.model.resource import Resource, ResourceKey
-from meshd.policies import discover
+from meshd.policies import Policy, discover
+from meshd.policies.initial import initial_policies
 from meshd.rest.handlers import Api
 from meshd.rest.server import Binding, HttpMetrics, HttpServer, api_server, diagnostics_server, tls_context
 from meshd.rpc import GrpcServer, RpcMetrics
@@ -78,7 +79,7 @@ class Role:
     config: Config
     store: Store
     registry: Registry
-    permit_for: PermitFor
+    policies: Sequence[Policy]
     metrics: CollectorRegistry = field(default_factory=CollectorRegistry)
     rng: random.Random = field(default_factory=random.SystemRandom)
     hostname: str = field(default_factory=socket.gethostname)
@@ -95,9 +96,25 @@ class Role:
     def api(self, kds_status: Callable[[], Mapping[str, Any]]) -> HttpServer:
         """The REST API."""
         api = Api(
-            self.store, self.registry, self.config, utc_now, self.instance_id, self.hostname, kds_status=kds_status
+            self.store,
+            self.registry,
+            self.config,
+            utc_now,
+            self.instance_id,
+            self.hostname,
+            kds_status=kds_status,
+            initial=self.initial,
         )
         return api_server(api, self.metrics, self.http_metrics)
+
+    def initial(self, mesh: Resource) -> Sequence[Resource]:
+        """The policies that a new Mesh begins with here."""
+        return initial_policies(self.policies, mesh, self.config.zone_name)
+
+    @property
+    def permit_for(self) -> PermitFor:
+        """Who may connect, says the one policy that decides it."""
+        return next(p.permit_for for p in self.policies if p.permit_for is not None)
 
     def control_plane(self) -> ControlPlane:
         """What KDS needs of this role."""
@@ -306,9 +323,8 @@ async def run_role(loaded: LoadedConfig, stop: trio.Event, started: Callable[[],
     config = loaded.config
     policies = discover()
     registry = Registry((*KINDS, *(p.type for p in policies)))
-    permit_for = next(p.permit_for for p in policies if p.permit_for is not None)
     async with open_store(config, registry) as store:
-        role = Role(config, store, registry, permit_for)
+        role = Role(config, store, registry, policies)
         ProcessCollector(registry=role.metrics)
         PlatformCollector(registry=role.metrics)
         zone = config.zone_name
@@ -319,6 +335,7 @@ async def run_role(loaded: LoadedConfig, stop: trio.Event, started: Callable[[],
             federated=config.is_federated,
             create_mesh=not config.defaults.skip_mesh_creation,
             cluster_id=str(uuid.uuid4()),
+            initial=role.initial,
         )
         await store.write([*defaults, *own_proxies(store, registry, zone, [p.resource for p in loaded.proxies])])
         tiers = global_tiers(role) if config.is_global else zone_tiers(role, loaded)

@@ -1,6 +1,6 @@
 """What a role writes into its store before anything runs. Pure: the store's content and the wishes -> edits."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from meshd.kinds.config import Config as ConfigSpec
@@ -12,6 +12,7 @@ from meshd.model import labels as label
 from meshd.model.errors import ConflictError
 from meshd.model.registry import Registry
 from meshd.model.resource import Resource, ResourceKey
+from meshd.rest.writes import initial_edits
 from meshd.store.store import Create, Delete, Edit, Put, Store
 
 PROXY_KINDS = ("Dataplane", "ZoneIngress", "ZoneEgress")
@@ -59,17 +60,30 @@ def is_own(resource: Resource, zone: str) -> bool:
 
 
 def missing_defaults(
-    store: Store, registry: Registry, zone: str, *, federated: bool, create_mesh: bool, cluster_id: str
+    store: Store,
+    registry: Registry,
+    zone: str,
+    *,
+    federated: bool,
+    create_mesh: bool,
+    cluster_id: str,
+    initial: Callable[[Resource], Sequence[Resource]],
 ) -> Iterator[Edit]:
     """What every control plane has: the default mesh and the cluster id (not in a federated zone), and a zone itself.
 
-    What is stored but cannot be read is not made anew: a Mesh of defaults in place of a damaged one would switch its
-    mTLS off. A zone that was standalone gives up its own cluster id, so that the global's can take its place. Source:
-    reference/kds.md 8.5.
+    ``initial`` is what a Mesh begins with, made together with it and never again. What is stored but cannot be read
+    is not made anew: a Mesh of defaults in place of a damaged one would switch its mTLS off. A zone that was
+    standalone gives up its own cluster id, and the policies that its meshes began with as long as nobody changed
+    them, so that the global's can take their place: a zone's own would win. Source: reference/kds.md 8.5.
     """
     own_id = store.get(CLUSTER_ID)
     if federated and own_id is not None and own_id.labels.get(label.ORIGIN) != label.ORIGIN_GLOBAL:
         yield Delete(CLUSTER_ID, own_id.version)
+        for mesh in store.list("Mesh"):
+            for made in initial(mesh):
+                stored = store.get(made.key)
+                if stored is not None and stored.same_content(made):
+                    yield Delete(made.key, stored.version)
     damaged = store.unreadable()
     wanted: Mapping[ResourceKey, Resource | None] = {
         DEFAULT_MESH: Resource(DEFAULT_MESH, Mesh()) if create_mesh and not federated else None,
@@ -81,3 +95,5 @@ def missing_defaults(
     for key, resource in wanted.items():
         if resource is not None and key not in damaged and store.get(key) is None:
             yield Create(on_write(resource, registry[key.kind], zone=zone))
+            if key.kind == "Mesh":
+                yield from initial_edits(store, initial(resource))

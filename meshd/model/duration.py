@@ -1,4 +1,4 @@
-"""Durations as Kuma writes them: Go's text form in, protobuf's JSON form out."""
+"""Durations as Kuma writes them: Go's text form in, protobuf's JSON form or Go's out."""
 
 import re
 from datetime import timedelta
@@ -57,3 +57,27 @@ def format_duration(length: timedelta) -> str:
     if rest % 1000 == 0:
         return f"{sign}{seconds}.{rest // 1000:03d}s"
     return f"{sign}{seconds}.{rest:06d}s"
+
+
+def format_go_duration(length: timedelta) -> str:
+    """Go's form, as Kuma prints durations in policies: "1h0m0s", "15s", "1.5s", "25ms", "0s"."""
+    micros = length // timedelta(microseconds=1)
+    sign, micros = ("-" if micros < 0 else ""), abs(micros)
+    if micros == 0:
+        return "0s"
+    if micros < 1000:
+        return f"{sign}{micros}µs"
+    if micros < 10**6:
+        return f"{sign}{_decimal(micros, 3)}ms"
+    minutes, rest = divmod(micros, 60 * 10**6)
+    hours, minutes = divmod(minutes, 60)
+    seconds = f"{_decimal(rest, 6)}s"
+    if hours:
+        return f"{sign}{hours}h{minutes}m{seconds}"
+    return f"{sign}{minutes}m{seconds}" if minutes else f"{sign}{seconds}"
+
+
+def _decimal(number: int, places: int) -> str:
+    """``number`` / 10**places without trailing zeros."""
+    whole, fraction = divmod(number, 10**places)
+    return f"{whole}.{fraction:0{places}d}".rstrip("0") if fraction else str(whole)

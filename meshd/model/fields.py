@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, JsonValue, PlainSerializer
 
-from meshd.model.duration import format_duration, parse_duration
+from meshd.model.duration import format_duration, format_go_duration, parse_duration
 
 
 def _read_duration(value: Any) -> Any:
@@ -28,6 +28,13 @@ def _read_bytes(value: Any) -> Any:
         except binascii.Error as error:
             raise ValueError(f"is not base64 ({error})") from None
     return _only(value, bytes, "base64 text")
+
+
+def _read_number_or_text(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        message = f'must be a whole number, or a number in quotes such as "12.5", not {value!r}'
+        raise ValueError(message)  # noqa: TRY004 - as below
+    return value
 
 
 def _read_uint64(value: Any) -> Any:
@@ -86,6 +93,12 @@ NO_TAGS: Tags = {}
 Struct = Mapping[str, JsonValue]
 Duration = Annotated[timedelta, BeforeValidator(_read_duration), PlainSerializer(format_duration, when_used="json")]
 """In JSON a Go duration ("1m30s") is read and protobuf's form ("90s") is written."""
+GoDuration = Annotated[
+    timedelta, BeforeValidator(_read_duration), PlainSerializer(format_go_duration, when_used="json")
+]
+"""In JSON Go's form is read and written ("1h0m0s"), as in the kinds that travel as JSON."""
+NumberOrText = Annotated[int | str, BeforeValidator(_read_number_or_text)]
+"""Kubernetes' IntOrString: a whole number, or any number as text ("12.5")."""
 Timestamp = Annotated[datetime, BeforeValidator(_read_timestamp), PlainSerializer(format_timestamp, when_used="json")]
 """Always UTC. RFC 3339 in JSON."""
 Bytes = Annotated[bytes, BeforeValidator(_read_bytes), PlainSerializer(format_bytes, when_used="json")]

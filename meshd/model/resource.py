@@ -29,6 +29,13 @@ class Spec(BaseModel):
         use_enum_values=False,
     )
 
+    def write_out(self, field: str) -> None:
+        """Make a field count as written by its author even if it has its default.
+
+        For the "after" validator of a spec that Kuma stores with its defaults: other control planes rely on them.
+        """
+        self.model_fields_set.add(field)
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class ResourceKey:

@@ -7,11 +7,21 @@ Adding a policy touches its folder and its tests, nothing else: ``discover`` fin
 import importlib
 import itertools
 import pkgutil
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from meshd.l4.table import PermitFor
-from meshd.model.resource_type import ResourceType
+from meshd.model.resource import Resource
+from meshd.model.resource_type import Flow, ResourceType
 from meshd.xds.shaping import Shaper
+
+TRAVELS = Flow.GLOBAL_TO_ZONE | Flow.ZONE_TO_GLOBAL | Flow.ACROSS_ZONES | Flow.ZONE_LOCAL | Flow.HASHED
+"""How policies travel by KDS."""
+
+
+def nothing(_: str) -> tuple[Resource, ...]:
+    """The ``initial`` of a policy of which a new mesh gets none."""
+    return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,13 +29,15 @@ class Policy:
     """What a policy gives the rest of the program.
 
     ``type`` is its registry entry. ``order`` is when it takes effect among the policies (Kuma's numbers).
-    ``permit_for`` is there for a policy that decides who may connect; at most one policy does.
+    ``permit_for`` is there for a policy that decides who may connect; at most one policy does. ``initial`` makes the
+    ones that a new mesh of that name begins with, without labels (see ``initial.py``).
     ``shaper`` changes what an Envoy is sent.
     """
 
     type: ResourceType
     order: int
     permit_for: PermitFor | None = None
+    initial: Callable[[str], tuple[Resource, ...]] = nothing
     shaper: Shaper | None = None
 
 
@@ -37,6 +49,8 @@ def discover() -> tuple[Policy, ...]:
     """
     found: list[Policy] = []
     for info in pkgutil.iter_modules(__path__):
+        if not info.ispkg:
+            continue
         module = importlib.import_module(f"{__name__}.{info.name}")
         found.append(module.POLICY)
     found.sort(key=lambda policy: policy.order)

@@ -1,7 +1,7 @@
 """One request in, one answer out: finds, lists, writes, and the rest of the API."""
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
@@ -35,10 +35,16 @@ def nothing() -> Mapping[str, Any]:
     return {}
 
 
+def alone(_: Resource) -> Sequence[Resource]:
+    """The ``initial`` of a control plane whose new meshes have no policies."""
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Api:
     """What the handlers work with.
 
+    ``initial`` makes the policies that a new Mesh begins with.
     ``kds_status`` is shown at ``/_kds``: connections, quarantine, plain data. ``now`` is UTC.
     """
 
@@ -49,6 +55,7 @@ class Api:
     instance_id: str
     hostname: str
     kds_status: Callable[[], Mapping[str, Any]] = nothing
+    initial: Callable[[Resource], Sequence[Resource]] = alone
     aside: Aside = field(default_factory=Aside)
 
     @property
@@ -194,7 +201,11 @@ class ResourceHandlers:
             raise InvalidError(str(key), wrong)
         resource = writes.carry_over(on_write(wanted, self._type, zone=api.role.zone), stored)
         writes.check_among_others(api.store, resource)
-        await api.store.write([Update(resource) if stored is not None else Create(resource)])
+        if stored is not None:
+            await api.store.write([Update(resource)])
+        else:
+            made = api.initial(resource) if key.kind == "Mesh" else ()
+            await api.store.write([Create(resource), *writes.initial_edits(api.store, made)])
         if stored is None or not stored.same_content(resource):
             log.info("%s %s by=%s", key, "created" if stored is None else "updated", user.name)
         said = writes.warnings(api.store, resource)

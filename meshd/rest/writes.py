@@ -1,6 +1,6 @@
 """What a write must hold to beyond its own shape, as far as the rest of the store is concerned. Pure reads."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -16,7 +16,7 @@ from meshd.model.errors import InvalidError, Violation
 from meshd.model.resource import Resource, ResourceKey
 from meshd.model.resource_type import ResourceType, Scope
 from meshd.rest.errors import CREATE, RequestError
-from meshd.store.store import Store
+from meshd.store.store import Create, Store
 
 
 def url_violations(type_: ResourceType, key: ResourceKey, document: Mapping[str, Any]) -> list[Violation]:
@@ -108,6 +108,12 @@ def _in_the_way(store: Store, key: ResourceKey) -> tuple[Violation, ...]:
         insight = store.get(ResourceKey("ZoneInsight", "", key.name))
         return zone_delete_violations(key.name, cast("ZoneInsight", insight.spec) if insight is not None else None)
     return ()
+
+
+def initial_edits(store: Store, made: Sequence[Resource]) -> list[Create]:
+    """Creates what a new Mesh begins with; what is there under such a name already, readable or not, stays."""
+    damaged = store.unreadable()
+    return [Create(r) for r in made if store.get(r.key) is None and r.key not in damaged]
 
 
 def carry_over(new: Resource, stored: Resource | None) -> Resource:

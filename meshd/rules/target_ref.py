@@ -53,6 +53,10 @@ class TargetRef(Spec):
     section_name: str | None = None
 
 
+PROXIES = (Kind.MESH, Kind.DATAPLANE, Kind.MESH_SUBSET, Kind.MESH_SERVICE, Kind.MESH_SERVICE_SUBSET)
+"""What a top-level reference of most policies may be about."""
+ROUTED = (Kind.MESH_SERVICE, Kind.MESH_EXTERNAL_SERVICE, Kind.MESH_MULTI_ZONE_SERVICE)
+"""What routes may be made to."""
 WHOLE_MESH = TargetRef(kind=Kind.MESH)
 """What a policy without a top-level ``targetRef`` is about."""
 
@@ -71,22 +75,29 @@ _BY_NAME_OR_LABELS = (Kind.MESH_SERVICE, Kind.MESH_MULTI_ZONE_SERVICE, Kind.MESH
 
 
 def violations(
-    ref: TargetRef, path: str, supported: Collection[Kind], *, inbound_policy: bool = False
+    ref: TargetRef,
+    path: str,
+    supported: Collection[Kind],
+    *,
+    inbound_policy: bool = False,
+    gateway_tags: bool = False,
 ) -> list[Violation]:
     """Everything wrong with a reference that stands at ``path``.
 
     ``supported`` are the kinds allowed there; ``inbound_policy`` says that the policy configures inbounds (has
-    ``from`` or ``rules``), the only ones whose Dataplane reference may name a section.
+    ``from`` or ``rules``), the only ones whose Dataplane reference may name a section. ``gateway_tags`` says that a
+    MeshGateway reference may name listeners by their tags.
 
     Source: Kuma ``pkg/core/resources/apis/mesh/validators.go`` (ValidateTargetRef).
     """
     if ref.kind not in supported:
         allowed = ", ".join(kind for kind in Kind if kind in supported)
         return [Violation(f"{path}.kind", f"value '{ref.kind}' is not supported here, use one of {allowed}")]
+    names_listeners = gateway_tags and ref.kind is Kind.MESH_GATEWAY
     found = [
         Violation(f"{path}.{_camel(field)}", f"must not be set with kind {ref.kind}")
         for field in _FORBIDDEN[ref.kind]
-        if getattr(ref, field)
+        if getattr(ref, field) and not (names_listeners and field == "tags")
     ]
     if ref.proxy_types is not None and not ref.proxy_types:
         found.append(Violation(f"{path}.proxyTypes", "must be undefined or have at least one element"))
@@ -101,9 +112,14 @@ def violations(
     if ref.kind not in (Kind.MESH, Kind.DATAPLANE, Kind.MESH_SUBSET) and ref.name and not _NAME.match(ref.name):
         message = f"'{ref.name}' must consist of lower case alphanumeric characters, '-', '.' and '_'"
         found.append(Violation(f"{path}.name", message))
-    if ref.kind in (Kind.MESH_SUBSET, Kind.MESH_SERVICE_SUBSET):
-        found += tag_violations(ref.tags or {}, f"{path}.tags", wildcard=ref.kind is Kind.MESH_SERVICE_SUBSET)
+    if ref.kind in (Kind.MESH_SUBSET, Kind.MESH_SERVICE_SUBSET) or names_listeners:
+        found += tag_violations(ref.tags or {}, f"{path}.tags", wildcard=ref.kind is not Kind.MESH_SUBSET)
     return found
+
+
+def is_system(labels: Mapping[str, str]) -> bool:
+    """Whether a policy with these labels is made by an operator of the mesh: all are, but for some on Kubernetes."""
+    return labels.get(label.POLICY_ROLE, "") in ("", "system")
 
 
 def tag_violations(tags: Mapping[str, str], path: str, *, wildcard: bool) -> list[Violation]:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from meshd.app.bootstrap import CLUSTER_ID, DEFAULT_MESH, missing_defaults, own_proxies
@@ -9,6 +11,9 @@ from meshd.kinds.zone_ingress import AvailableService, ZoneIngress
 from meshd.model import labels as label
 from meshd.model.errors import ConflictError
 from meshd.model.resource import Resource, ResourceKey
+from meshd.policies import discover
+from meshd.policies.initial import initial_policies
+from meshd.policies.mesh_retry import MeshRetry
 from meshd.store.memory import MemoryStore
 from meshd.store.store import Create, Delete, Put
 from tests.kds.lab import ingress, lab
@@ -16,6 +21,12 @@ from tests.rest.support import NOW
 
 INGRESS = ResourceKey("ZoneIngress", "", "in")
 ZONE_A = ResourceKey("Zone", "", "zone-a")
+POLICIES = {
+    ResourceKey("MeshTimeout", "default", "mesh-timeout-all-default"),
+    ResourceKey("MeshTimeout", "default", "mesh-gateways-timeout-all-default"),
+    ResourceKey("MeshCircuitBreaker", "default", "mesh-circuit-breaker-all-default"),
+    ResourceKey("MeshRetry", "default", "mesh-retry-all-default"),
+}
 BY_FILE = {label.MANAGED_BY_FILE: "true"}
 
 
@@ -25,18 +36,58 @@ async def stored(*resources):
     return store
 
 
+def initial(mesh):
+    return initial_policies(discover(), mesh, "zone-a")
+
+
+def edits(store, zone="zone-a", *, federated=False, create_mesh=True):
+    return list(
+        missing_defaults(
+            store,
+            registry(),
+            zone,
+            federated=federated,
+            create_mesh=create_mesh,
+            cluster_id="00-11",
+            initial=initial,
+        )
+    )
+
+
 def defaults(store, zone="zone-a", *, federated=False, create_mesh=True):
-    edits = missing_defaults(store, registry(), zone, federated=federated, create_mesh=create_mesh, cluster_id="00-11")
-    found = list(edits)
+    found = edits(store, zone, federated=federated, create_mesh=create_mesh)
     assert all(isinstance(edit, Create) for edit in found)
     return {edit.resource.key: edit.resource for edit in found}
 
 
 async def test_a_first_start_makes_the_default_mesh_the_cluster_id_and_the_zone():
     made = defaults(await stored())
-    assert set(made) == {DEFAULT_MESH, CLUSTER_ID, ZONE_A}
+    assert set(made) - POLICIES == {DEFAULT_MESH, CLUSTER_ID, ZONE_A}
     assert made[CLUSTER_ID].spec.config == "00-11"
     assert made[ZONE_A].spec.enabled
+
+
+async def test_a_mesh_begins_with_policies_which_are_not_made_again_once_they_are_deleted():
+    store = await stored()
+    assert set(defaults(store)) >= POLICIES
+    await store.write(edits(store))
+    assert {r.key for kind in ("MeshTimeout", "MeshRetry", "MeshCircuitBreaker") for r in store.list(kind)} >= POLICIES
+    await store.write([Delete(key) for key in POLICIES])
+    assert edits(store) == []
+
+
+async def test_a_mesh_that_was_there_gets_none():
+    assert set(defaults(await stored(Resource(DEFAULT_MESH, Mesh())))) == {CLUSTER_ID, ZONE_A}
+
+
+async def test_a_zone_that_was_standalone_gives_up_the_policies_that_nobody_changed():
+    store = await stored()
+    await store.write(edits(store))
+    retry = store.get(ResourceKey("MeshRetry", "default", "mesh-retry-all-default"))
+    await store.write([Put(replace(retry, spec=MeshRetry()))])
+    assert {edit.key for edit in edits(store, federated=True)} == {CLUSTER_ID, *POLICIES} - {retry.key}
+    await store.write(edits(store, federated=True))
+    assert edits(store, federated=True) == []
 
 
 async def test_a_federated_zone_gets_mesh_and_cluster_id_from_its_global():
@@ -47,10 +98,8 @@ async def test_a_zone_that_was_standalone_gives_up_its_cluster_id_for_the_global
     own = Resource(CLUSTER_ID, Config(config="own"))
     synced = Resource(CLUSTER_ID, Config(config="global's"), labels={label.ORIGIN: label.ORIGIN_GLOBAL})
     for resource, expected in ((own, [CLUSTER_ID]), (synced, [])):
-        edits = missing_defaults(
-            await stored(resource), registry(), "zone-a", federated=True, create_mesh=True, cluster_id="00-11"
-        )
-        assert [edit.key for edit in edits if isinstance(edit, Delete)] == expected
+        found = edits(await stored(resource), federated=True)
+        assert [edit.key for edit in found if isinstance(edit, Delete)] == expected
 
 
 async def test_a_global_has_no_zone_of_its_own_and_the_mesh_can_be_left_out():

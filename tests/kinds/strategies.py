@@ -27,7 +27,8 @@ def specs(spec: type[Spec]) -> st.SearchStrategy[Any]:
             lambda way: TEXT.map(lambda text: DataSource(**{way: text}))
         ) | st.binary(max_size=5).map(lambda data: DataSource(inline=data))
     fields = {name: _values(info.annotation, tuple(info.metadata)) for name, info in spec.model_fields.items()}
-    return st.fixed_dictionaries({}, optional=fields).map(lambda values: spec(**values))
+    required = {name: fields.pop(name) for name, info in spec.model_fields.items() if info.is_required()}
+    return st.fixed_dictionaries(required, optional=fields).map(lambda values: spec(**values))
 
 
 def _values(annotation: Any, metadata: tuple[Any, ...] = ()) -> st.SearchStrategy[Any]:
@@ -57,8 +58,8 @@ def _flat(metadata: tuple[Any, ...]) -> tuple[Any, ...]:
 
 def _scalars(annotation: type, metadata: tuple[Any, ...]) -> st.SearchStrategy[Any]:
     if annotation is int:
-        low = next(m.ge for m in metadata if isinstance(m, Ge))
-        high = next(m.le for m in metadata if isinstance(m, Le))
+        low = next((m.ge for m in metadata if isinstance(m, Ge)), -(2**31))
+        high = next((m.le for m in metadata if isinstance(m, Le)), 2**31 - 1)
         return st.integers(low, high)
     times = st.datetimes(timezones=st.just(UTC))
     # betterproto2 0.9.1 writes negative durations with parts of different signs; tests/model/test_wire.py has those

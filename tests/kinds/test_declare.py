@@ -6,13 +6,13 @@ from meshd.kinds import KINDS
 from meshd.model.registry import Registry
 from meshd.model.resource_type import Flow
 from meshd.model.wire import schema_of
-from meshd.policies.mesh_traffic_permission import TYPE
+from meshd.policies import discover
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "registry.txt"
 
 
 def test_registry_as_a_table(golden):
-    golden(GOLDEN, Registry([*KINDS, TYPE]).table())
+    golden(GOLDEN, Registry([*KINDS, *(p.type for p in discover())]).table())
 
 
 @pytest.mark.parametrize("type_", KINDS, ids=lambda t: t.kind)

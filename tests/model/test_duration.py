@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshd.model.duration import format_duration, parse_duration
+from meshd.model.duration import format_duration, format_go_duration, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,27 @@ def test_what_is_written_is_read(length):
 )
 def test_protobuf_form(length, text):
     assert format_duration(length) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (3e-6, "3µs"),
+        (0.0015, "1.5ms"),
+        (0.25, "250ms"),
+        (1.5, "1.5s"),
+        (90, "1m30s"),
+        (3600, "1h0m0s"),
+        (7200.000001, "2h0m0.000001s"),
+        (90000, "25h0m0s"),
+        (-60, "-1m0s"),
+    ],
+)
+def test_go_form(seconds, text):
+    assert format_go_duration(timedelta(seconds=seconds)) == text
+
+
+@given(st.timedeltas(timedelta(days=-3000), timedelta(days=3000)))
+def test_go_form_is_read_back(length):
+    assert parse_duration(format_go_duration(length)) == length

@@ -5,6 +5,11 @@ from meshd.policies import discover
 def test_every_policy_is_found_and_fits_a_registry():
     policies = discover()
     assert [(p.type.kind, p.type.path, p.type.short, p.order) for p in policies] == [
-        ("MeshTrafficPermission", "meshtrafficpermissions", "mtp", 1100)
+        ("MeshHTTPRoute", "meshhttproutes", "mhttpr", 100),
+        ("MeshTCPRoute", "meshtcproutes", "mtcpr", 200),
+        ("MeshTimeout", "meshtimeouts", "mt", 1000),
+        ("MeshTrafficPermission", "meshtrafficpermissions", "mtp", 1100),
+        ("MeshCircuitBreaker", "meshcircuitbreakers", "mcb", 1300),
+        ("MeshRetry", "meshretries", "mr", 1400),
     ]
-    assert list(Registry(p.type for p in policies)) == [policies[0].type]
+    assert len(list(Registry(p.type for p in policies))) == len(policies)

@@ -12,6 +12,8 @@ from meshd.cli.known import decode, registry
 from meshd.config import load_files
 from meshd.model.codec import decode_document
 from meshd.model.resource import ResourceKey
+from meshd.policies import discover
+from meshd.policies.initial import initial_policies
 from meshd.rest.handlers import Api, Metrics
 from meshd.rest.routes import api_app
 from meshd.store.memory import MemoryStore
@@ -47,7 +49,14 @@ class Plane:
         self.store = MemoryStore(lambda: NOW)
         self.metrics = CollectorRegistry()
         self.api = Api(
-            self.store, registry(), self.config, lambda: NOW, "instance-1", "host-1", lambda: {"zones": {"a": "online"}}
+            self.store,
+            registry(),
+            self.config,
+            lambda: NOW,
+            "instance-1",
+            "host-1",
+            lambda: {"zones": {"a": "online"}},
+            lambda mesh: initial_policies(discover(), mesh, self.config.zone_name),
         )
         transport = httpx.ASGITransport(api_app(self.api, Metrics(self.metrics)), client=(peer, 40000))
         self.client = httpx.AsyncClient(transport=transport, base_url=f"http://{host}")

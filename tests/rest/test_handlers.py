@@ -387,7 +387,9 @@ async def test_what_is_no_resource(tmp_path):
     index = (await plane.get("/")).json()
     assert (index["product"], index["clusterId"], index["instanceId"]) == ("Kuma", "abc", "instance-1")
     assert (await plane.get("/config")).json()["mode"] == "global"
-    assert [p["name"] for p in (await plane.get("/policies")).json()["policies"]] == ["MeshTrafficPermission"]
+    policies = ["CircuitBreaker", "HTTPRoute", "Retry", "TCPRoute", "Timeout", "TrafficPermission"]
+    found = [p["name"] for p in (await plane.get("/policies")).json()["policies"]]
+    assert found == [f"Mesh{name}" for name in policies]
     names = [r["name"] for r in (await plane.get("/_resources")).json()["resources"]]
     assert names == sorted(names)
     assert "Config" not in names
@@ -432,3 +434,31 @@ def test_no_document_is_a_500(tmp_path_factory, document, path):
 
     answer = trio.run(put)
     assert answer.status_code in (201, 400)
+
+
+async def test_a_new_mesh_begins_with_policies_and_a_changed_one_gets_none_back(tmp_path):
+    plane = Plane(tmp_path, GLOBAL)
+    assert (await plane.put(MESH)).status_code == 201
+    paths = [f"/meshes/default/{kind}" for kind in ("meshtimeouts", "meshretries", "meshcircuitbreakers")]
+    assert [(await plane.get(path)).json()["total"] for path in paths] == [2, 1, 1]
+    assert (await plane.delete(f"{paths[1]}/mesh-retry-all-default")).status_code == 200
+    assert (await plane.put(MESH)).status_code == 200
+    assert [(await plane.get(path)).json()["total"] for path in paths] == [2, 0, 1]
+    assert (await plane.delete("/meshes/default")).status_code == 200
+    assert plane.store.list("MeshTimeout") == ()
+
+
+async def test_a_mesh_can_ask_for_no_policies(tmp_path):
+    plane = Plane(tmp_path, STANDALONE)
+    assert (await plane.put({**MESH, "skipCreatingInitialPolicies": ["*"]})).status_code == 201
+    assert plane.store.list("MeshTimeout") == ()
+
+
+async def test_a_policy_under_the_name_of_an_initial_one_stays(tmp_path):
+    plane = Plane(tmp_path, STANDALONE)
+    spec = {"to": [{"targetRef": {"kind": "Mesh"}, "default": {"tcp": {"maxConnectAttempt": 1}}}]}
+    mine = {"type": "MeshRetry", "mesh": "default", "name": "mesh-retry-all-default", "spec": spec}
+    await plane.add(mine)
+    assert (await plane.put(MESH)).status_code == 201
+    found = (await plane.get("/meshes/default/meshretries/mesh-retry-all-default")).json()
+    assert found["spec"] == spec

@@ -1,6 +1,6 @@
 import pytest
 
-from meshd.rules.target_ref import Kind, TargetRef, subset_of, tags_match, violations
+from meshd.rules.target_ref import Kind, TargetRef, is_system, subset_of, tags_match, violations
 
 ANY = tuple(Kind)
 
@@ -40,6 +40,27 @@ def test_an_unsupported_kind_is_the_only_violation_and_says_what_is_supported():
     ref = TargetRef.model_validate({"kind": "MeshGateway"})
     (only,) = violations(ref, "t", (Kind.MESH, Kind.DATAPLANE))
     assert str(only) == "t.kind: value 'MeshGateway' is not supported here, use one of Mesh, Dataplane"
+
+
+@pytest.mark.parametrize(
+    ("document", "fields"),
+    [
+        ({"kind": "MeshGateway", "name": "gw", "tags": {"port": "*"}}, []),
+        ({"kind": "MeshGateway", "name": "gw", "tags": {"port": "a b"}}, ['tags["port"]']),
+        ({"kind": "MeshService", "name": "x", "tags": {"a": "b"}}, ["tags"]),
+    ],
+)
+def test_some_policies_are_about_single_listeners_of_a_gateway(document, fields):
+    found = violations(TargetRef.model_validate(document), "t", ANY, gateway_tags=True)
+    assert [v.field for v in found] == [f"t.{f}" for f in fields]
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [({}, True), ({"kuma.io/policy-role": "system"}, True), ({"kuma.io/policy-role": "producer"}, False)],
+)
+def test_whose_policy_it_is(labels, expected):
+    assert is_system(labels) is expected
 
 
 def test_a_section_is_for_inbound_policies():

@@ -4,8 +4,8 @@
 ``rbac.py`` the same decision for an Envoy to make. README.md tells users.
 """
 
-from meshd.model.resource_type import Flow, ResourceType, Scope
-from meshd.policies import Policy
+from meshd.model.resource_type import ResourceType, Scope
+from meshd.policies import TRAVELS, Policy
 from meshd.policies.mesh_traffic_permission.permit import permit_for
 from meshd.policies.mesh_traffic_permission.rbac import RbacShaper
 from meshd.policies.mesh_traffic_permission.spec import MeshTrafficPermission
@@ -16,7 +16,7 @@ TYPE = ResourceType(
     path="meshtrafficpermissions",
     short="mtp",
     scope=Scope.MESH,
-    flow=Flow.GLOBAL_TO_ZONE | Flow.ZONE_TO_GLOBAL | Flow.ACROSS_ZONES | Flow.ZONE_LOCAL | Flow.HASHED,
+    flow=TRAVELS,
     spec=MeshTrafficPermission,
     doc="Which clients may connect to which services.",
     flat=False,
