@@ -22,10 +22,11 @@ from meshd.model.steps import Steps
 from meshd.runtime.latest import Latest
 from meshd.runtime.steps import in_steps
 from meshd.store.store import Store
-from meshd.topology.view import MeshView, ServiceView
+from meshd.topology.view import MeshView
 from meshd.xds.abilities import Abilities
+from meshd.xds.difference import Difference, difference
 from meshd.xds.encode import SchemaError
-from meshd.xds.hosts import Hosts, is_at
+from meshd.xds.hosts import Hosts
 from meshd.xds.matched import Shapers
 from meshd.xds.outbound import Settings
 from meshd.xds.outbounds import OutboundLayer
@@ -43,27 +44,6 @@ RETIRE_S = 5.0
 T = TypeVar("T")
 CredentialsOf = Callable[[str, str, tuple[str, ...]], Latest[Credentials]]
 """``IdentityService.credentials``: (mesh, owner, URIs) -> the cell."""
-
-
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """What changed between two views of a mesh: services by name, None for any."""
-
-    services: frozenset[str] | None = None
-    ingress: frozenset[str] | None = None
-    egress: frozenset[str] | None = None
-
-    def with_moved(self, view: MeshView, hosts: set[str]) -> "Difference":
-        """The same with the services that have an endpoint at one of these names."""
-
-        def more(names: frozenset[str] | None, services: Mapping[str, ServiceView]) -> frozenset[str] | None:
-            return None if names is None else names | {n for n, service in services.items() if is_at(service, hosts)}
-
-        return Difference(
-            more(self.services, view.services),
-            more(self.ingress, view.ingress_services),
-            more(self.egress, view.egress_services),
-        )
 
 
 @dataclass(eq=False, slots=True)
@@ -387,21 +367,3 @@ class XdsKeeper:
         if key.kind != "Dataplane":
             return self._store.get(key) is not None
         return view is None or key.name in view.local_dataplanes  # a Mesh may come later than its Dataplanes
-
-
-def difference(before: MeshView | None, after: MeshView) -> Difference:
-    """What changed between two views; views share what did not."""
-    if before is None or before.mesh.version != after.mesh.version:
-        return Difference()
-    return Difference(
-        _changed(before.services, after.services),
-        _changed(before.ingress_services, after.ingress_services),
-        _changed(before.egress_services, after.egress_services),
-    )
-
-
-def _changed(before: Mapping[str, T], after: Mapping[str, T]) -> frozenset[str]:
-    if before is after:
-        return frozenset()
-    found = {name for name, value in after.items() if before.get(name) is not value}
-    return frozenset(found.union(before.keys() - after.keys()))
