@@ -1,0 +1,334 @@
+"""The keeper: from views to feeds, in virtual time."""
+
+from datetime import UTC, datetime
+
+import trio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
+
+from meshd.ca.identity import Credentials, Identity, TrustBundle, no_credentials
+from meshd.model.resource import Resource, ResourceKey
+from meshd.model.shape import read_strict
+from meshd.policies import discover
+from meshd.policies.mesh_timeout.spec import MeshTimeout
+from meshd.runtime.latest import Latest
+from meshd.store.memory import MemoryStore
+from meshd.store.store import Delete, Put
+from meshd.topology.build import Topology
+from meshd.topology.vips import Book
+from meshd.xds.abilities import Abilities, Redirect
+from meshd.xds.keeper import RETIRE_S, Outside, XdsKeeper
+from meshd.xds.resources import CLUSTER, ENDPOINTS, LISTENER, ORDER, SECRET
+from meshd.xds.shaping import Shaper
+from tests.topology import builders as b
+from tests.topology.views import settle
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+REDIRECTED = Abilities(redirect=Redirect(15006, 15001, ipv6=True))
+
+
+class Patience(Shaper):
+    """Gives clusters of a service the connect timeout that the last policy about it names."""
+
+    def cluster(self, draft, matched):
+        for policy in matched:
+            for item in policy.spec.to:
+                if item.target_ref.name == draft.destination.service:
+                    draft.document["connectTimeout"] = f"{item.default.connection_timeout.total_seconds():g}s"
+
+
+SHAPERS = (("MeshTimeout", Patience()), *((p.type.kind, p.shaper) for p in discover() if p.shaper is not None))
+
+
+def certified(mesh, owner, life="1"):
+    identity = Identity(mesh, (f"spiffe://{mesh}/{owner}",), life.encode(), b"key", NOW, NOW)
+    return Credentials(identity, TrustBundle(mesh, b"root"))
+
+
+class World:
+    """A zone without the rest of the process: resources in, feeds out."""
+
+    def __init__(self, resources=(), addresses=None):
+        self.topology, self.book = Topology("zone-a", "mesh", 80), Book()
+        self.resources, self.version = {}, 0
+        self.store = MemoryStore(lambda: NOW)
+        self.views = Latest({})
+        self.cells, self.released = {}, []
+        self.names = addresses or {}
+        self.apply(*resources)
+        outside = Outside(self.credentials, self.release, read_nothing, Latest(0), self.look_up)
+        self.keeper = XdsKeeper("zone-a", self.store, self.views, SHAPERS, outside, CollectorRegistry())
+
+    def credentials(self, mesh, owner, uris):  # noqa: ARG002
+        return self.cells.setdefault((mesh, owner), Latest(no_credentials(mesh)))
+
+    async def release(self, mesh, owner):
+        self.released.append((mesh, owner))
+
+    async def look_up(self, host):
+        await trio.sleep(0.1)
+        if host not in self.names:
+            raise OSError(f"no {host}")
+        return (self.names[host],)
+
+    def apply(self, *changes):
+        """Resources to write, keys to delete."""
+        for change in changes:
+            key, resource = (change.key, change) if isinstance(change, Resource) else (change, None)
+            self.version += 1
+            if resource is None:
+                self.resources.pop(key, None)
+            else:
+                resource = Resource(resource.key, resource.spec, resource.labels, version=self.version)
+                self.resources[key] = resource
+            self.topology.apply(key, resource)
+        self.book = settle(self.topology, self.book)
+        self.views.publish(self.topology.views)
+
+    async def store_zone_proxies(self, *changes):
+        self.apply(*changes)
+        await self.store.write([Put(c) if isinstance(c, Resource) else Delete(c) for c in changes])
+
+
+def read_nothing(mesh, source):
+    raise ValueError(f"{mesh} has no {source}")
+
+
+def key(name, mesh="default"):
+    return ResourceKey("Dataplane", mesh, name)
+
+
+def content(feed):
+    return {(t.rpartition(".")[2], n): feed.get(t, n).version for t in ORDER for n in feed.names(t)}
+
+
+def http(name, service, address="10.0.0.1", **tags):
+    return b.dataplane(name, b.inbound(service, tags={"kuma.io/protocol": "http", **tags}), address=address)
+
+
+async def idle():
+    await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_a_proxy_is_ready_once_its_resource_is_in_the_view(nursery, autojump_clock):
+    world = World([b.mesh()])
+    await nursery.start(world.keeper.run)
+    feed = world.keeper.attach(key("web-1"), Abilities())
+    await idle()
+    assert not feed.ready
+
+    world.apply(http("web-1", "web"))
+    await idle()
+
+    assert feed.ready
+    assert set(feed.names(LISTENER)) == {"inbound:10.0.0.1:8080"}
+
+
+async def test_a_changed_endpoint_is_one_assignment_for_everybody(nursery, autojump_clock):
+    world = World([b.mesh(), http("web-1", "web"), http("api-1", "api", "10.0.0.2")])
+    await nursery.start(world.keeper.run)
+    feeds = [world.keeper.attach(key(name), REDIRECTED) for name in ("web-1", "api-1")]
+    await idle()
+    for feed in feeds:
+        feed.take()
+    woken = []
+    feeds[0].wake = lambda: woken.append(1)
+
+    world.apply(http("api-2", "api", "10.0.0.3"))
+    await idle()
+
+    assert [dict(feed.take()) for feed in feeds] == [{ENDPOINTS: {"api"}}] * 2
+    assert woken
+    assert feeds[0].layers[2] is feeds[1].layers[2]
+
+
+async def test_a_cluster_outlives_what_led_to_it(nursery, autojump_clock):
+    world = World([b.mesh(), http("web-1", "web"), http("api-1", "api", "10.0.0.2")])
+    await nursery.start(world.keeper.run)
+    feed = world.keeper.attach(key("web-1"), REDIRECTED)
+    await idle()
+
+    world.apply(key("api-1"))
+    await idle()
+    assert len(list(feed.names(LISTENER))) == 2
+    assert "api" in feed.names(CLUSTER)
+    feed.take()
+    await trio.sleep(RETIRE_S + 1)
+
+    assert "api" not in feed.names(CLUSTER)
+    assert feed.take() == {CLUSTER: {"api"}, ENDPOINTS: {"api"}}
+
+
+async def test_what_a_policy_does_not_change_is_not_sent_again(nursery, autojump_clock):
+    world = World([b.mesh(), http("web-1", "web"), http("api-1", "api", "10.0.0.2")])
+    await nursery.start(world.keeper.run)
+    feed = world.keeper.attach(key("web-1"), REDIRECTED)
+    await idle()
+    feed.take()
+
+    world.apply(mesh_timeout("api", "7s"))
+    await idle()
+
+    assert feed.take().get(CLUSTER) == {"api"}
+
+
+def mesh_timeout(service, connect):
+    item = {"targetRef": {"kind": "MeshService", "name": service}, "default": {"connectionTimeout": connect}}
+    spec = read_strict(MeshTimeout, {"targetRef": {"kind": "Mesh"}, "to": [item]})
+    return Resource(ResourceKey("MeshTimeout", "default", "mt"), spec)
+
+
+async def test_certificates_come_and_are_renewed(nursery, autojump_clock):
+    world = World([b.mesh(), http("web-1", "web")])
+    await nursery.start(world.keeper.run)
+    feed = world.keeper.attach(key("web-1"), Abilities())
+    await idle()
+    assert feed.ready
+    assert not list(feed.names(SECRET))
+
+    cell = world.cells["default", "web-1"]
+    cell.publish(certified("default", "web-1"))
+    await idle()
+    names = {"identity_cert:secret:default", "mesh_ca:secret:default"}
+    assert set(feed.names(SECRET)) == names
+    feed.take()
+    cell.publish(certified("default", "web-1", "2"))
+    await idle()
+
+    assert feed.take() == {SECRET: {"identity_cert:secret:default"}}
+
+
+async def test_an_identity_is_released_with_its_dataplane_not_with_its_stream(nursery, autojump_clock):
+    world = World([b.mesh(), http("web-1", "web")])
+    await nursery.start(world.keeper.run)
+    feed = world.keeper.attach(key("web-1"), Abilities())
+    await idle()
+
+    world.keeper.detach(feed)
+    await idle()
+    assert not world.released
+    world.apply(key("web-1"))
+    await idle()
+
+    assert world.released == [("default", "web-1")]
+
+
+async def test_names_are_looked_up_and_kept_while_they_fail(nursery, autojump_clock):
+    world = World([b.mesh(), http("web-1", "web"), http("api-1", "api", "api.example")], {"api.example": "10.9.0.1"})
+    await nursery.start(world.keeper.run)
+    feed = world.keeper.attach(key("web-1"), REDIRECTED)
+    await trio.sleep(1)
+    before = feed.get(ENDPOINTS, "api")
+    assert b"10.9.0.1" in before.body
+
+    world.names.clear()
+    await trio.sleep(30)
+    assert feed.get(ENDPOINTS, "api") == before
+    world.names["api.example"] = "10.9.0.2"
+    feed.take()
+    await trio.sleep(15)
+
+    assert b"10.9.0.2" in feed.get(ENDPOINTS, "api").body
+    assert feed.take() == {ENDPOINTS: {"api"}}
+
+
+async def test_ingress_and_egress(nursery, autojump_clock):
+    world = World([b.mesh(zone_egress=True), http("web-1", "web")])
+    ingress, egress = b.ingress("in", ""), b.egress("out")
+    await world.store_zone_proxies(ingress, egress)
+    world.apply(b.external("es", "outside", "example.com:443"))
+    await nursery.start(world.keeper.run)
+    feeds = [world.keeper.attach(proxy.key, Abilities()) for proxy in (ingress, egress)]
+    await idle()
+
+    assert all(feed.ready for feed in feeds)
+    assert set(feeds[0].names(CLUSTER)) == {"default:web"}
+    assert not list(feeds[1].names(LISTENER))  # its only chain needs a certificate
+    world.cells["default", "zone-egress.out"].publish(certified("default", "zone-egress"))
+    await idle()
+    assert list(feeds[1].names(LISTENER)) == ["inbound:10.0.0.9:10002"]
+    assert len(list(feeds[1].names(SECRET))) == 2
+    world.apply(http("api-1", "api", "10.0.0.5"))
+    await idle()
+    assert set(feeds[0].names(CLUSTER)) == {"default:web", "default:api"}
+
+
+SERVICES = st.sampled_from(["web", "api", "db"])
+PROTOCOLS = st.sampled_from(["tcp", "http", "grpc"])
+
+
+@st.composite
+def changes(draw):
+    kind = draw(st.sampled_from(["dataplane", "gone", "ingress", "egress", "mesh", "external", "policy", "no-policy"]))
+    match kind:
+        case "dataplane":
+            number = draw(st.integers(1, 4))
+            tags = {"kuma.io/protocol": draw(PROTOCOLS), "version": draw(st.sampled_from(["v1", "v2"]))}
+            inbound = b.inbound(draw(SERVICES), tags=tags)
+            outbound = [{"port": 10001, "tags": {"kuma.io/service": draw(SERVICES), "version": "v1"}}]
+            return b.dataplane(f"dp-{number}", inbound, address=f"10.0.0.{number}", outbound=outbound)
+        case "gone":
+            return key(f"dp-{draw(st.integers(1, 4))}")
+        case "ingress":
+            offers = [b.available(s, draw(st.integers(1, 3)), version="v1") for s in draw(st.sets(SERVICES))]
+            return b.ingress("zone-b-in", "zone-b", offers, address="10.1.0.1")
+        case "egress":
+            return draw(st.sampled_from([b.egress("out"), ResourceKey("ZoneEgress", "", "out")]))
+        case "mesh":
+            flags = draw(st.fixed_dictionaries({f: st.booleans() for f in ("mtls", "zone_egress", "locality")}))
+            return b.mesh(**flags)
+        case "external":
+            return b.external("es", draw(SERVICES), draw(st.sampled_from(["10.5.0.1:80", "example.com:80"])))
+        case "policy":
+            return mesh_timeout(draw(SERVICES), draw(st.sampled_from(["1s", "2s"])))
+        case _:
+            return ResourceKey("MeshTimeout", "default", "mt")
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.lists(changes(), min_size=1, max_size=3), min_size=1, max_size=8))
+def test_step_by_step_is_as_from_scratch(batches):
+    async def run():
+        start = [b.mesh(), *(http(f"dp-{n}", "web", f"10.0.0.{n}") for n in (1, 2))]
+        proxies = [(key("dp-1"), Abilities()), (key("dp-1"), REDIRECTED), (key("dp-2"), REDIRECTED)]
+        zone_proxies = [b.ingress("in", ""), b.egress("out-own", address="10.0.0.8")]
+        world = World(start)
+        await world.store_zone_proxies(*zone_proxies)
+        proxies += [(p.key, Abilities()) for p in zone_proxies]
+        async with trio.open_nursery() as nursery:
+            await nursery.start(world.keeper.run)
+            feeds = [world.keeper.attach(*proxy) for proxy in proxies]
+            seen = [{} for _ in feeds]
+            for batch in batches:
+                world.apply(*batch)
+                await idle()
+                for feed, have in zip(feeds, seen, strict=True):
+                    follow(feed, have)
+            await trio.sleep(RETIRE_S + 1)
+            for feed, have in zip(feeds, seen, strict=True):
+                follow(feed, have)
+                assert have == content(feed)  # whoever follows what changed has what there is
+            fresh = World(world.resources.values())
+            await fresh.store_zone_proxies(*zone_proxies)
+            fresh.book = world.book
+            fresh.apply()
+            await nursery.start(fresh.keeper.run)
+            others = [fresh.keeper.attach(*proxy) for proxy in proxies]
+            await idle()
+            for proxy, feed, other in zip(proxies, feeds, others, strict=True):
+                if other.ready:
+                    assert content(feed) == content(other), proxy
+            nursery.cancel_scope.cancel()
+
+    trio.run(run, clock=trio.testing.MockClock(autojump_threshold=0))
+
+
+def follow(feed, have):
+    for type_url, names in feed.take().items():
+        for name in names:
+            entry = feed.get(type_url, name)
+            place = (type_url.rpartition(".")[2], name)
+            have.pop(place, None)
+            if entry is not None:
+                have[place] = entry.version
