@@ -3,8 +3,9 @@
 At an egress, and at a Dataplane of a mesh that does not route through one.
 
 Source: reference/dataplane.md 3.11; Kuma ``pkg/xds/envoy/clusters/v3/client_side_tls_configurer.go``,
-``provided_endpoint_configurer.go`` (behaviour). Differences: without ``caCert`` the host's CAs are used, where Kuma
-2.14 verifies nothing; a service of several ExternalServices has the TLS of the first, as in the built-in engine.
+``provided_endpoint_cluster_configurer.go`` (behaviour). Differences: without ``caCert`` the host's CAs are used, where
+Kuma 2.14 verifies nothing (Envoy has no ``systemRootCerts``: it needs the name of a file); a service of several
+ExternalServices has the TLS of the first, as in the built-in engine.
 """
 
 from collections.abc import Callable, Iterable
@@ -63,6 +64,7 @@ def external_cluster(
         document["dnsLookupFamily"] = "V4_PREFERRED" if ipv6 else "V4_ONLY"
     document["loadAssignment"] = clusters.assignment(name, targets, address_of=_as_it_is)
     document["outlierDetection"] = dict(clusters.PASSIVE_EJECTION)
+    document["commonLbConfig"] = clusters.NO_PANIC
     if service.protocol in HTTP_PROTOCOLS:
         clusters.speak(document, 1 if service.protocol == "http" else 2)
     if outside.socket is not None:

@@ -241,8 +241,8 @@ class XdsKeeper:
         yield from self._zones.update(
             [(p.key.kind, p.abilities) for p in proxies],
             views,
-            {mesh: d.ingress or () for mesh, d in differences.items()},
-            {mesh: d.egress or () for mesh, d in differences.items()},
+            {mesh: d.ingress for mesh, d in differences.items()},
+            {mesh: d.egress for mesh, d in differences.items()},
         )
         for proxy in proxies:
             moved = self._zones.shared_by(proxy.key.kind, proxy.abilities).moved

@@ -19,7 +19,7 @@ from meshd.model.steps import Steps
 from meshd.topology.view import Endpoint, MeshView, ServiceView
 from meshd.xds import clusters, listeners, names, tls
 from meshd.xds.abilities import Abilities
-from meshd.xds.encode import PREFIX, Document, encode
+from meshd.xds.encode import PREFIX, Document, SchemaError, encode
 from meshd.xds.resources import CLUSTER, ENDPOINTS, LISTENER, Layer, XdsResource, of_bytes, resource
 
 Tags = tuple[tuple[str, str], ...]
@@ -78,6 +78,10 @@ class Served:
     subsets: tuple[Tags, ...]
     routes: Mapping[str, Route]
 
+    def is_of(self, view: ServiceView, addresses: tuple[str | None, ...], subsets: tuple[Tags, ...]) -> bool:
+        """Whether it would be rendered from this again."""
+        return self.view is view and (self.addresses, self.subsets) == (addresses, subsets)
+
     @property
     def ends_mtls(self) -> bool:
         """Whether its connections are opened here."""
@@ -85,12 +89,16 @@ class Served:
 
 
 class SniRenderer(ABC):
-    """Keeps ``layer``, with clusters and endpoints, and the filter chains, for all proxies of a kind in the zone."""
+    """Keeps ``layer``, with clusters and endpoints, and the filter chains, for all proxies of a kind in the zone.
+
+    ``failed`` says, by mesh and service, why one could not be rendered and keeps what it has: a defect of a policy.
+    """
 
     connect_timeout = clusters.DEFAULT_CONNECT_TIMEOUT
 
     def __init__(self, address_of: clusters.AddressOf) -> None:
         self.layer = Layer()
+        self.failed: dict[tuple[str, str], str] = {}
         self._address_of = address_of
         self._chains: dict[str, Chain] = {}
         self._views: dict[str, MeshView] = {}
@@ -100,20 +108,21 @@ class SniRenderer(ABC):
     def update(
         self,
         views: Mapping[str, MeshView],
-        changed: Mapping[str, Collection[str]] | None,
+        changed: Mapping[str, Collection[str] | None] | None,
         subsets: Mapping[str, Collection[Subset]],
     ) -> Steps[bool]:
         """Have what ``views``, of all meshes by name, have now; returns whether the listeners are to be made again.
 
         ``changed`` names, by mesh, the services that are not as they were at the last update, or have an endpoint at a
-        name that stands for another address now; None: any may be. What else changed (a mesh that comes or goes, its
-        Mesh resource, its policies, subsets, what TLS is made of) is seen. ``subsets`` are all that clients of a mesh
-        may ask for; one that no instance agrees with has no endpoint. An update that is not run to its end leaves
-        things half done: then the next one needs ``changed`` None.
+        name that stands for another address now; None: any (of the mesh) may be. What else changed (a mesh that comes
+        or goes, its Mesh resource, its policies, subsets, what TLS is made of) is seen. ``subsets`` are all that
+        clients of a mesh may ask for; one that no instance agrees with has no endpoint. An update that is not run to
+        its end leaves things half done: then the next one needs ``changed`` None.
         """
         moved = False
         for mesh in sorted(self._views.keys() | views.keys()):
-            moved |= yield from self._update_mesh(mesh, views.get(mesh), changed, subsets.get(mesh, ()))
+            names_changed = changed.get(mesh, ()) if changed is not None else None
+            moved |= yield from self._update_mesh(mesh, views.get(mesh), names_changed, subsets.get(mesh, ()))
         return moved
 
     @abstractmethod
@@ -157,7 +166,7 @@ class SniRenderer(ABC):
         self,
         mesh: str,
         view: MeshView | None,
-        changed: Mapping[str, Collection[str]] | None,
+        changed: Collection[str] | None,
         subsets: Collection[Subset],
     ) -> Steps[bool]:
         old, served = self._views.get(mesh), self._served.setdefault(mesh, {})
@@ -172,26 +181,26 @@ class SniRenderer(ABC):
             touched = served.keys() | services.keys()
         else:
             resized = {name for name in wanted.keys() | before.keys() if wanted.get(name) != before.get(name)}
-            stale |= set(changed.get(mesh, ()))
+            stale |= set(changed)
             touched = stale | resized
         moved = False
         # First what is gone: a service whose spelling changed has the SNI that it had.
         for name in sorted(touched & served.keys() - services.keys()):
             moved |= self._replace(mesh, name, None)
+            self.failed.pop((mesh, name), None)
             yield
         for name in sorted(touched & services.keys()):
             service, tags, known = services[name], wanted.get(name, ()), served.get(name)
             if view is None:
                 raise AssertionError("unreachable: without a view there is no service")
             addresses = tuple(self._address_of(endpoint.address) for endpoint in service.endpoints)
-            if (
-                known is None
-                or name in stale
-                or known.view is not service
-                or known.subsets != tags
-                or known.addresses != addresses
-            ):
-                moved |= self._serve(view, service, addresses, tags)
+            if name in stale or known is None or not known.is_of(service, addresses, tags):
+                try:
+                    moved |= self._serve(view, service, addresses, tags)
+                    self.failed.pop((mesh, name), None)
+                except SchemaError as error:
+                    # What it had stands, and is tried again when it changes.
+                    self.failed[mesh, name] = str(error)
             yield
         self._subsets[mesh] = (subsets, wanted)
         if view is not None:
@@ -205,11 +214,13 @@ class SniRenderer(ABC):
         self, view: MeshView, service: ServiceView, addresses: tuple[str | None, ...], subsets: tuple[Tags, ...]
     ) -> bool:
         """Render one service; returns whether a chain changed."""
-        mesh, moved = view.mesh_name, False
+        mesh = view.mesh_name
         known = self._served[mesh].get(service.name)
         routes: dict[str, Route] = {}
+        chains: dict[str, Chain] = {}
+        made: list[XdsResource] = []
         for tags in ((), *subsets):
-            # Envoy lower-cases the SNI that it gets and compares with what is configured as it is.
+            # Envoy compares in lower case, and refuses a listener with two chains that are equal in it.
             sni = tls.sni_of(service.name, mesh, dict(tags)).lower()
             if sni in routes:
                 continue
@@ -221,15 +232,18 @@ class SniRenderer(ABC):
             if opened is not None:
                 routes[sni] = Route(name, None)
                 chain, document = opened
-                self.layer.put([resource(CLUSTER, document)])
-                moved |= self._put_chain(sni, chain_of(mesh, chain, ends_mtls=True))
+                made.append(resource(CLUSTER, document))
+                chains[sni] = chain_of(mesh, chain, ends_mtls=True)
             else:
                 routes[sni] = Route(name, endpoints)
                 if before is None or before.endpoints is None or before.cluster != name:
-                    self.layer.put([resource(CLUSTER, self._passing_cluster(name))])
-                    moved |= self._put_chain(sni, chain_of(mesh, _passing_chain(name, match)))
-                document = clusters.assignment(name, endpoints, {"mesh": mesh}, self._address_of)
-                self.layer.put([resource(ENDPOINTS, document)])
+                    made.append(resource(CLUSTER, self._passing_cluster(name)))
+                    chains[sni] = chain_of(mesh, _passing_chain(name, match))
+                assigned = clusters.assignment(name, endpoints, {"mesh": mesh}, self._address_of)
+                made.append(resource(ENDPOINTS, assigned))
+        self.layer.put(made)
+        moved = any(self._chains.get(sni) != chain for sni, chain in chains.items())
+        self._chains |= chains
         return moved | self._replace(mesh, service.name, Served(service, addresses, subsets, routes))
 
     def _replace(self, mesh: str, name: str, now: Served | None) -> bool:
@@ -252,11 +266,6 @@ class SniRenderer(ABC):
             if route.cluster not in with_endpoints:
                 self.layer.remove(ENDPOINTS, [route.cluster])
         return moved
-
-    def _put_chain(self, sni: str, chain: Chain) -> bool:
-        is_new = self._chains.get(sni) != chain
-        self._chains[sni] = chain
-        return is_new
 
     def _passing_cluster(self, name: str) -> Document:
         document = clusters.eds(name, self.connect_timeout)

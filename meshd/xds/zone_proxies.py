@@ -20,8 +20,8 @@ from meshd.xds.sni import SniRenderer, Subset
 from meshd.xds.zone_egress import EgressRenderer
 from meshd.xds.zone_ingress import IngressRenderer
 
-Names = Mapping[str, Collection[str]]
-"""Services by mesh."""
+Names = Mapping[str, Collection[str] | None]
+"""Services by mesh; None: any of it."""
 
 
 @dataclass(eq=False, slots=True)
