@@ -83,7 +83,10 @@ class OutboundLayer:
             yield
         # Clusters first: a listener must find them.
         for key in sorted(k for k in self._uses if changed is None or k in fresh or k[0] in changed):
-            self.layer.put(outbound_cluster(view, key, self._matched, self._settings))
+            made = list(outbound_cluster(view, key, self._matched, self._settings))
+            self.layer.put(made)
+            if len(made) == 1:  # it has its endpoints in itself now
+                self.layer.remove(ENDPOINTS, [service_cluster(*key)])
             yield
         self.layer.put(rendered)
         self.is_rendered = True
