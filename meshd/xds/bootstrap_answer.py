@@ -121,7 +121,7 @@ def params_for(
         token=Token(path=request.dataplane_token_path) if by_file else Token(request.dataplane_token),
         resource=request.dataplane_resource,
         features=request.features,
-        version=request.version.model_dump(by_alias=True, exclude_defaults=True),
+        version=_version(request),
         dynamic_metadata=request.dynamic_metadata,
         dns_port=request.dns_port,
         readiness_port=request.readiness_port,
@@ -142,6 +142,14 @@ def sidecar_json(sidecar: Sidecar) -> dict[str, Any]:
     """``kumaSidecarConfiguration`` without the Corefile template."""
     aggregate = [{"name": a.name, "address": a.address, "port": a.port, "path": a.path} for a in sidecar.aggregate]
     return {"networking": {"address": sidecar.address}, "metrics": {"aggregate": aggregate}}
+
+
+def _version(request: BootstrapRequest) -> dict[str, Any]:
+    """Without what is empty, as protobuf's JSON has it."""
+    return {
+        name: part.model_dump(by_alias=True, exclude_defaults=True)
+        for name, part in (("kumaDp", request.version.kuma_dp), ("envoy", request.version.envoy))
+    }
 
 
 def _check_token(request: BootstrapRequest, proxy_type: str, settings: BootstrapSettings) -> None:

@@ -4,6 +4,7 @@ Source: reference/dataplane.md 3.2; Kuma ``pkg/xds/envoy/names/resource_names.go
 """
 
 import hashlib
+import posixpath
 import re
 from collections.abc import Iterable, Mapping
 
@@ -94,8 +95,8 @@ def ca_secret(mesh: str) -> str:
 
 
 def socket_path(workdir: str, name: str) -> str:
-    """A socket of a proxy's work directory."""
-    return f"{workdir}/{name}"[:MAX_SOCKET_PATH] + ".sock"
+    """A socket of a proxy's work directory, by the path that Go's ``filepath.Join`` gives it."""
+    return posixpath.normpath(posixpath.join(workdir, name))[:MAX_SOCKET_PATH] + ".sock"
 
 
 def tags_header(tags: Mapping[str, Iterable[str]]) -> str:
