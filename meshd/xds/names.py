@@ -6,6 +6,7 @@ Source: reference/dataplane.md 3.2; Kuma ``pkg/xds/envoy/names/resource_names.go
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
+from posixpath import join, normpath
 
 from meshd.model import labels as label
 
@@ -16,6 +17,9 @@ DYNAMIC_CONFIG = "_kuma:dynamicconfig"
 PROMETHEUS = "kuma:metrics:prometheus"
 METRICS_HIJACKER = "kuma:metrics:hijacker"
 NO_DESTINATION_INBOUND = "self_transparentproxy_no_destination_inbound"
+DIRECT_ACCESS = "direct_access"
+PROBES = "probe:listener"
+PROBE_ROUTES = "probe:route_configuration"
 ADS_CLUSTER = "ads_cluster"
 
 _NOT_IN_STATS = re.compile(r"[^a-zA-Z_\-0-9]")
@@ -94,8 +98,9 @@ def ca_secret(mesh: str) -> str:
 
 
 def socket_path(workdir: str, name: str) -> str:
-    """A socket of a proxy's work directory."""
-    return f"{workdir}/{name}"[:MAX_SOCKET_PATH] + ".sock"
+    """A socket of a proxy's work directory, as kuma-dp computes it: the path is cleaned, then cut."""
+    path = normpath(join(workdir, name))
+    return path[:MAX_SOCKET_PATH] + ".sock"
 
 
 def tags_header(tags: Mapping[str, Iterable[str]]) -> str:
