@@ -22,8 +22,10 @@ class Abilities:
     at the ports of inbounds only. ``admin_socket`` or ``admin_address`` and ``admin_port``: Envoy's admin API, port 0
     and no socket for none. ``readiness_port`` is the one at which kuma-dp says whether it is ready, 0 for none.
     ``dns_port`` 0: the proxy answers no names; ``embedded_dns``: its kuma-dp does, from what it fetches. ``workdir``
-    is where its sockets are. ``system_ca`` is the file of the CAs that its host trusts, "" if none is
-    known.
+    is where its sockets are. ``has_kuma_dp``: there is one beside it, which adds the metrics of the application to its
+    own; ``answers_probes``: that one also answers Kubernetes' probes. ``metrics_cert`` and ``metrics_key`` are files
+    of its host to show to who reads metrics, empty for none. ``system_ca`` is the file of the CAs that its host trusts,
+    "" if none is known.
     """
 
     reuse_port: bool = False
@@ -39,6 +41,8 @@ class Abilities:
     readiness_socket: bool = False
     dns_port: int = 0
     workdir: str = ""
+    has_kuma_dp: bool = False
+    answers_probes: bool = False
     metrics_cert: str = ""
     metrics_key: str = ""
     system_ca: str = ""
@@ -47,3 +51,8 @@ class Abilities:
     def is_redirected(self) -> bool:
         """Whether listeners for single addresses get their connections from a redirecting one instead of a socket."""
         return self.redirect is not None and not self.bind_outbounds
+
+    @property
+    def has_admin(self) -> bool:
+        """Whether Envoy's admin API can be reached."""
+        return bool(self.admin_socket or self.admin_port)

@@ -36,6 +36,11 @@ def protocol_of(inbound: Inbound) -> str:
     return said if said in HTTP_PROTOCOLS else "tcp"
 
 
+def has_listener(inbound: Inbound) -> bool:
+    """Whether the proxy listens for an inbound."""
+    return inbound.port != NO_SERVICE_PORT and inbound.state is not InboundState.IGNORED
+
+
 def inbounds(
     dataplane: Resource, backend: CertificateAuthorityBackend | None, abilities: Abilities, shape: Shape
 ) -> Iterator[XdsResource]:
@@ -43,7 +48,7 @@ def inbounds(
     spec = cast("Dataplane", dataplane.spec)
     taken: dict[str, Document] = {}
     for inbound in spec.networking.inbound:
-        if inbound.port == NO_SERVICE_PORT or inbound.state is InboundState.IGNORED:
+        if not has_listener(inbound):
             continue
         draft = draft_of(dataplane, inbound, backend, abilities)
         shape(draft)

@@ -17,6 +17,9 @@ DYNAMIC_CONFIG = "_kuma:dynamicconfig"
 PROMETHEUS = "kuma:metrics:prometheus"
 METRICS_HIJACKER = "kuma:metrics:hijacker"
 NO_DESTINATION_INBOUND = "self_transparentproxy_no_destination_inbound"
+DIRECT_ACCESS = "direct_access"
+PROBES = "probe:listener"
+PROBE_ROUTES = "probe:route_configuration"
 ADS_CLUSTER = "ads_cluster"
 
 _NOT_IN_STATS = re.compile(r"[^a-zA-Z_\-0-9]")

@@ -32,9 +32,17 @@ def inbound(mesh: str) -> Document:
 def outbound(mesh: str, service: str, sni: str, identities: Iterable[str] = ()) -> Document:
     """To a service that must show its own name, or one of ``identities``."""
     expected = [spiffe_uri(mesh, name) for name in identities or (service,)]
-    common = _mesh_context(mesh, [san("URI", {"exact": uri}) for uri in expected])
-    common["alpnProtocols"] = [KUMA_ALPN]
-    return transport_socket("UpstreamTlsContext", {"commonTlsContext": common, "sni": sni})
+    return _upstream(mesh, [san("URI", {"exact": uri}) for uri in expected], sni)
+
+
+def outbound_to_any(mesh: str) -> Document:
+    """To whoever is at an address, as long as it is of the mesh."""
+    return _upstream(mesh, [san("URI", {"prefix": f"spiffe://{mesh}/"})])
+
+
+def _upstream(mesh: str, sans: list[Document], sni: str = "") -> Document:
+    common = {**_mesh_context(mesh, sans), "alpnProtocols": [KUMA_ALPN]}
+    return transport_socket("UpstreamTlsContext", {"commonTlsContext": common, **({"sni": sni} if sni else {})})
 
 
 def sni_of(service: str, mesh: str, tags: Mapping[str, str]) -> str:

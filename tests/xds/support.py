@@ -31,8 +31,9 @@ def documents_of(resources: Iterable[XdsResource]) -> list[dict[str, Any]]:
 
 
 def by_name(resources: Iterable[XdsResource], type_url: str) -> dict[str, dict[str, Any]]:
-    """The documents of one type."""
-    return {r.name: document_of(r) for r in resources if r.type_url == type_url}
+    """The documents of one type, without ``@type``."""
+    found = {r.name: document_of(r) for r in resources if r.type_url == type_url}
+    return {name: {k: v for k, v in document.items() if k != "@type"} for name, document in found.items()}
 
 
 class Dumper(yaml.SafeDumper):

@@ -30,14 +30,17 @@ def bootstrap(documents: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """A bootstrap with the documents (each with ``@type``) as static resources, and ADS for what they refer to.
 
     Endpoints and routes have no place of their own in a bootstrap: endpoints are put into a cluster each, routes into a
-    listener each.
+    listener each. Static clusters are made before ADS is, and Envoy 1.40 crashes where they want secrets from it: they
+    get them from the control plane's cluster itself.
     """
-    static: dict[str, list[dict[str, Any]]] = {"clusters": [], "listeners": [], "secrets": []}
+    static: dict[str, list[dict[str, Any]]] = {"clusters": [_control_plane()], "listeners": [], "secrets": []}
+    services = [{"envoyGrpc": {"clusterName": CONTROL_PLANE}}]
+    ads = {"apiType": "DELTA_GRPC", "transportApiVersion": "V3", "grpcServices": services}
     for document in documents:
         content = {key: value for key, value in document.items() if key != "@type"}
         match document["@type"]:
             case t if t == CLUSTER:
-                static["clusters"].append(content)
+                static["clusters"].append(_with_secrets_from(ads, content))
             case t if t == LISTENER:
                 static["listeners"].append(content)
             case t if t == SECRET:
@@ -48,15 +51,22 @@ def bootstrap(documents: Iterable[dict[str, Any]]) -> dict[str, Any]:
                 static["listeners"].append(_around_routes(content))
             case other:
                 raise AssertionError(f"a golden has a {other}, which nothing here knows how to load")
-    static["clusters"].append(_control_plane())
     source = {"resourceApiVersion": "V3", "ads": {}}
-    services = [{"envoyGrpc": {"clusterName": CONTROL_PLANE}}]
-    ads = {"apiType": "DELTA_GRPC", "transportApiVersion": "V3", "grpcServices": services}
     return {
         "node": {"id": "default.validation", "cluster": "validation"},
         "dynamicResources": {"adsConfig": ads, "ldsConfig": source, "cdsConfig": source},
         "staticResources": static,
     }
+
+
+def _with_secrets_from(api: dict[str, Any], value: Any) -> Any:
+    """``value`` with every ``sdsConfig`` in it changed."""
+    if isinstance(value, list):
+        return [_with_secrets_from(api, item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    source = {"resourceApiVersion": "V3", "apiConfigSource": api}
+    return {k: source if k == "sdsConfig" else _with_secrets_from(api, item) for k, item in value.items()}
 
 
 def _around_endpoints(assignment: dict[str, Any]) -> dict[str, Any]:
