@@ -17,6 +17,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from meshd.ca.identity import Credentials
 from meshd.kinds.external_service import DataSource
 from meshd.kinds.mesh import Mesh
+from meshd.kinds.zone_egress import ZoneEgress
+from meshd.kinds.zone_ingress import ZoneIngress
 from meshd.model.resource import Resource, ResourceKey
 from meshd.model.steps import Steps
 from meshd.runtime.latest import Latest
@@ -24,6 +26,7 @@ from meshd.runtime.steps import in_steps
 from meshd.store.store import Store
 from meshd.topology.view import MeshView
 from meshd.xds.abilities import Abilities
+from meshd.xds.admin import admin
 from meshd.xds.difference import Difference, difference
 from meshd.xds.encode import SchemaError
 from meshd.xds.hosts import Hosts
@@ -31,6 +34,7 @@ from meshd.xds.matched import Shapers
 from meshd.xds.outbound import Settings
 from meshd.xds.outbounds import OutboundLayer
 from meshd.xds.proxies import OutboundKey, Proxy, basis, matched_outbound, own_resources, source_of, uris_of
+from meshd.xds.resolvers import Resolvers, key_of
 from meshd.xds.resources import Layer, ProxyFeed
 from meshd.xds.zone_proxies import ZoneProxies
 
@@ -99,6 +103,7 @@ class XdsKeeper:
         self._proxies: dict[ProxyFeed, Proxy] = {}
         self._new: set[Proxy] = set()
         self._outbounds: dict[OutboundKey, OutboundLayer] = {}
+        self._resolvers = Resolvers()
         self._rendered: Mapping[str, MeshView] = {}
         self._rendered_material = 0
         self._changed_zone_proxies: set[ResourceKey] = set()
@@ -199,6 +204,7 @@ class XdsKeeper:
                 self._guarded(proxy, partial(self._dataplane, proxy, views.get(proxy.key.mesh), nursery))
                 yield
         yield from self._update_outbounds(views, differences)
+        yield from self._resolvers.update(views, {p.resolver for p in self._proxies.values() if p.resolver is not None})
         yield from self._update_zone_proxies(views, differences, nursery)
         self._certify()
         for proxy in new:
@@ -227,7 +233,7 @@ class XdsKeeper:
             self._follow_credentials(proxy, proxy.key.mesh, proxy.key.name, uris, nursery)
         proxy.own.replace(own_resources(view, located, proxy.abilities, self._shapers))
         if uris or not has_mtls:
-            self._choose_outbounds(proxy, view, dataplane)
+            self._choose_layers(proxy, view, dataplane)
         proxy.made_of = made_of
 
     def _update_zone_proxies(
@@ -258,17 +264,21 @@ class XdsKeeper:
             self._follow_credentials(proxy, mesh, owner, uris, nursery)
         certified = {mesh for mesh in proxy.identities if self._followed_by(proxy, mesh).identity is not None}
         listener = self._zones.listener(resource, proxy.abilities, certified)
-        proxy.own.replace([listener] if listener is not None else [])
+        address = self._hosts.address_of(cast("ZoneIngress | ZoneEgress", resource.spec).networking.address)
+        readiness = admin(address, proxy.abilities) if address is not None else ()
+        proxy.own.replace([*readiness, *([listener] if listener is not None else [])])
         proxy.made_of = resource.version
 
-    def _choose_outbounds(self, proxy: Proxy, view: MeshView, dataplane: Resource) -> None:
+    def _choose_layers(self, proxy: Proxy, view: MeshView, dataplane: Resource) -> None:
+        """Which outbounds and names a Dataplane shares with others; it changes over to what equals what it has."""
         matched = matched_outbound(view, dataplane, self._shapers)
         source = source_of(dataplane, proxy.abilities)
         binds = not proxy.abilities.is_redirected
         ipv6, system_ca = proxy.abilities.ipv6, proxy.abilities.system_ca
         key = OutboundKey(proxy.key.mesh, source, (matched.identity, view.mesh.version), binds, ipv6, system_ca)
-        before = proxy.outbound
-        if key == before:
+        resolver = key_of(dataplane, proxy.abilities, source)
+        before, same = proxy.outbound, resolver == proxy.resolver
+        if key == before and same:
             return
         settings = Settings(binds, ipv6, self._outside.read_source, self._hosts.address_of, system_ca)
         current = self._outbounds.get(before) if before is not None else None
@@ -276,9 +286,10 @@ class XdsKeeper:
         if chosen is None:
             fresh = OutboundLayer(source, matched, settings)
             chosen = self._outbounds[key] = current.fork(source, matched, settings) if current else fresh
-        proxy.outbound = key
+        proxy.outbound, proxy.resolver = key, resolver
         if proxy.feed.ready:
-            proxy.feed.show(self._layers(proxy), same=current is not None and chosen.forked_from is current)
+            same = same and (chosen is current or (current is not None and chosen.forked_from is current))
+            proxy.feed.show(self._layers(proxy), same=same)
 
     def _update_outbounds(self, views: Mapping[str, MeshView], differences: Mapping[str, Difference]) -> Steps[None]:
         unchanged = Difference(frozenset())
@@ -300,7 +311,10 @@ class XdsKeeper:
         if proxy.key.kind != "Dataplane":
             return proxy.own, proxy.secrets, self._zones.layer(proxy.key.kind, proxy.abilities)
         outbounds = self._outbounds.get(proxy.outbound) if proxy.outbound is not None else None
-        return (proxy.own, proxy.secrets, *((outbounds.layer,) if outbounds is not None else ()))
+        shared = [outbounds.layer] if outbounds is not None else []
+        if proxy.resolver is not None:
+            shared.append(self._resolvers.layer(proxy.resolver))
+        return (proxy.own, proxy.secrets, *shared)
 
     def _show(self, proxy: Proxy) -> None:
         """A proxy is shown for the first time: everything that it is to have is there."""

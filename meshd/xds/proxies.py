@@ -11,13 +11,18 @@ from meshd.model import labels as label
 from meshd.model.resource import Resource, ResourceKey
 from meshd.topology.view import MeshView
 from meshd.xds.abilities import Abilities
+from meshd.xds.admin import admin
 from meshd.xds.inbound import inbounds
-from meshd.xds.matched import Matched, Policies, Shapers, of_inbound, of_proxy
+from meshd.xds.matched import Matched, Shapers, of_inbound, of_proxy
 from meshd.xds.outbound import Wanted
 from meshd.xds.outbounds import Source, Vips
+from meshd.xds.probes import probes
+from meshd.xds.prometheus import prometheus
+from meshd.xds.resolvers import ResolverKey
 from meshd.xds.resources import Layer, ProxyFeed, XdsResource
 from meshd.xds.secrets import secrets
 from meshd.xds.shaping import InboundDraft
+from meshd.xds.transparent import direct_access, passthrough
 
 LOOPBACK = "127.0.0.1"
 
@@ -49,6 +54,7 @@ class Proxy:
     secrets: Layer = field(default_factory=Layer)
     made_of: object = None
     outbound: OutboundKey | None = None
+    resolver: ResolverKey | None = None
     identities: dict[str, str] = field(default_factory=dict)
 
     def certify(self, credentials: Mapping[str, Credentials]) -> None:
@@ -63,19 +69,26 @@ def own_resources(view: MeshView, dataplane: Resource, abilities: Abilities, sha
     def shape(draft: InboundDraft) -> None:
         of_inbound(shapers, view.policies, dataplane, draft.inbound).inbound(draft)
 
+    yield from admin(cast("Dataplane", dataplane.spec).networking.address, abilities)
     yield from inbounds(dataplane, mesh.enabled_backend(), abilities, shape)
+    yield from passthrough(mesh, dataplane, abilities)
+    yield from direct_access(view, dataplane, abilities)
+    yield from prometheus(mesh, dataplane, abilities)
+    yield from probes(dataplane, abilities)
 
 
 def basis(view: MeshView, dataplane: Resource, abilities: Abilities) -> tuple[object, ...]:
     """What ``own_resources`` depends on, to be compared."""
-    return (dataplane.key, dataplane.version, view.mesh.version, _Same(view.policies), abilities)
+    said = cast("Dataplane", dataplane.spec).networking.transparent_proxying
+    services = _Same(view.services) if said is not None and said.direct_access_services else None
+    return (dataplane.key, dataplane.version, view.mesh.version, _Same(view.policies), services, abilities)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Same:
     """Equal only to itself wrapped: views share what did not change."""
 
-    value: Policies
+    value: object
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Same) and self.value is other.value

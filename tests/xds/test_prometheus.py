@@ -18,7 +18,10 @@ CERTIFIED = Abilities(
 
 
 def metrics(conf, **others):
-    return {"metrics": {"enabledBackend": "p", "backends": [{"name": "p", "type": "prometheus", "conf": conf}]}, **others}
+    return {
+        "metrics": {"enabledBackend": "p", "backends": [{"name": "p", "type": "prometheus", "conf": conf}]},
+        **others,
+    }
 
 
 def own(conf):
@@ -80,7 +83,7 @@ def test_who_may_read_metrics(conf, has_mtls, abilities, is_tls):
     [
         ({}, dataplane(), KUMA_DP),
         ({"metrics": {"backends": metrics({})["metrics"]["backends"]}}, dataplane(), KUMA_DP),
-        ({"metrics": {"enabledBackend": "other", "backends": metrics({})["metrics"]["backends"]}}, dataplane(), KUMA_DP),
+        ({"metrics": {**metrics({})["metrics"], "enabledBackend": "other"}}, dataplane(), KUMA_DP),
         ({"metrics": {"enabledBackend": "p", "backends": [{"name": "p", "type": "x"}]}}, dataplane(), KUMA_DP),
         (metrics({"port": "many"}), dataplane(), KUMA_DP),
         ({}, own({"port": 1}), KUMA_DP),
