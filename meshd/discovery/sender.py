@@ -3,6 +3,7 @@
 import enum
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol
 
 from meshd.discovery.isolation import Blame, Isolation, Refused
@@ -92,16 +93,24 @@ class Sender:
     mean it: they have applied what they could. With it the other end may have rejected good resources along with a bad
     one, and those are sent again without it (see ``Isolation``).
 
+    ``renews`` maps a type to one whose resources of the same names are sent again when those of the first are updated.
     ``limit_bytes`` is about the most that one response carries, unless one resource alone is larger; 0: no limit.
     """
 
     def __init__(
-        self, resources: Resources, control_plane: str = "", *, blame: Blame | None = None, limit_bytes: int = 0
+        self,
+        resources: Resources,
+        control_plane: str = "",
+        *,
+        blame: Blame | None = None,
+        limit_bytes: int = 0,
+        renews: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._resources = resources
         self._control_plane = control_plane
         self._blame = blame
         self._limit_bytes = limit_bytes
+        self._renews = renews
         self._nonce = 0
         self._types: dict[str, _Subscription] = {}
 
@@ -238,6 +247,8 @@ class Sender:
         self._nonce += 1
         subscription.flight = draft.flight
         subscription.waiting = Waiting(str(self._nonce), now)
+        if type_url in self._renews:
+            self.again(self._renews[type_url], [entry.name for entry in draft.entries])
         return DeltaResponse(
             type_url, tuple(draft.entries), tuple(draft.removed), str(self._nonce), self._control_plane
         )

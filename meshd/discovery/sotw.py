@@ -8,6 +8,7 @@ a reconnect, also to another process, what is current is not sent again.
 import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from meshd.discovery.isolation import MAX_REASON, Blame, Isolation, Refused
 from meshd.discovery.messages import WILDCARD, Entry, Rejection, StateRequest, StateResponse
@@ -79,14 +80,23 @@ class StateOfTheWorld:
     """One stream's subscriptions and what the other end was told; to be used like ``Sender``.
 
     ``whole`` are the types of which a request without names asks for everything; of others it asks for nothing, and of
-    a type without resources nothing is answered. ``blame``: see ``Isolation``.
+    a type without resources nothing is answered. ``blame``: see ``Isolation``; ``renews``: see ``Sender``.
     """
 
-    def __init__(self, resources: Resources, control_plane: str, *, whole: Collection[str], blame: Blame) -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        control_plane: str,
+        *,
+        whole: Collection[str],
+        blame: Blame,
+        renews: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._resources = resources
         self._control_plane = control_plane
         self._whole = whole
         self._blame = blame
+        self._renews = renews
         self._nonce = 0
         self._types: dict[str, _State] = {}
 
@@ -218,6 +228,8 @@ class StateOfTheWorld:
         self._nonce += 1
         state.nonce, state.flight = str(self._nonce), changes
         state.waiting = Waiting(state.nonce, now)
+        if type_url in self._renews:
+            self.again(self._renews[type_url], [name for name, entry in changes.items() if entry is not None])
         entries = {**state.carried, **state.held, **changes} if state.whole else changes
         resources = tuple(entry for _, entry in sorted(entries.items()) if entry is not None)
         return StateResponse(type_url, state.version(changes), resources, state.nonce, self._control_plane)
