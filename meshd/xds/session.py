@@ -39,7 +39,7 @@ RESPONSE_BYTES = 3 * 1024 * 1024
 LATE = frozenset({CLUSTER, ENDPOINTS})
 """Clusters and endpoints go only after the listeners and routes that led to them."""
 RENEWS = {CLUSTER: ENDPOINTS}
-"""A cluster that is updated warms until its endpoints come, and Envoy does not ask for what it has asked for already."""
+"""A cluster that is updated warms until its endpoints come, and Envoy does not ask for what it has asked for."""
 
 Request = DeltaRequest | StateRequest
 Response = DeltaResponse | StateResponse
@@ -119,9 +119,9 @@ def decoded(form: Form, data: bytes) -> Request:
 
 
 class Session:
-    """Serves one stream. ``record`` is kept up to date; ``on_change`` is told when it changed, and whether by a NACK.
+    """Serves one stream. ``record`` is kept up to date; ``on_answer`` is told the type of every ACK and NACK.
 
-    ``on_accepted`` is told the type of every ACK. The feed is the keeper's; this is its one reader.
+    The feed is the keeper's; this is its one reader.
     """
 
     def __init__(
@@ -134,8 +134,7 @@ class Session:
         *,
         instance_id: str,
         metrics: Metrics,
-        on_change: Callable[[bool], None],
-        on_accepted: Callable[[str], None],
+        on_answer: Callable[[str, Answer], None],
     ) -> None:
         self._pipe = pipe
         self._form = form
@@ -143,8 +142,7 @@ class Session:
         self._feed = feed
         self._record = record
         self._metrics = metrics
-        self._on_change = on_change
-        self._on_accepted = on_accepted
+        self._on_answer = on_answer
         self._machine = form.machine(feed, instance_id)
         self._order: tuple[str, ...] = ORDER
         self._work = trio.Event()
@@ -193,8 +191,7 @@ class Session:
             counts.rejected += 1
         if self._record.refused or answer is Answer.NACK:
             self._note_refused()
-        self._on_accepted(type_url)
-        self._on_change(answer is Answer.NACK)
+        self._on_answer(type_url, answer)
 
     def _check(self, request: Request) -> None:
         """Bound what a proxy can make us remember, and hold it to who it was at first."""
