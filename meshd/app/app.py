@@ -19,6 +19,7 @@ import trio
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, disable_created_metrics
 
 from meshd import __version__
+from meshd.app import xds
 from meshd.app.bootstrap import missing_defaults, own_proxies
 from meshd.app.process import allow_many_files, make_directories, settle_memory
 from meshd.app.service import DpListener, KdsListener, ProxyHost, SecretWatch, Selection, Wanted
@@ -61,6 +62,10 @@ from meshd.store.memory import MemoryStore
 from meshd.store.sqlite import SqliteStore
 from meshd.store.store import Store
 from meshd.topology.keeper import Keeper, VipSettings
+from meshd.xds.keeper import XdsKeeper
+from meshd.xds.matched import Shapers
+from meshd.xds.server import ControlPlane as XdsControlPlane
+from meshd.xds.server import XdsServer
 
 log = logging.getLogger(__name__)
 
@@ -92,6 +97,11 @@ class Role:
         self.instance_id = f"{self.hostname}-{secrets.token_hex(2)}"
         self.http_metrics = HttpMetrics(self.metrics)
         self.rpc_metrics = RpcMetrics(self.metrics)
+
+    @property
+    def shapers(self) -> Shapers:
+        """What the policies do to the resources of an Envoy, in order."""
+        return tuple((p.type.kind, p.shaper) for p in self.policies if p.shaper is not None)
 
     def api(self, kds_status: Callable[[], Mapping[str, Any]]) -> HttpServer:
         """The REST API."""
@@ -179,7 +189,8 @@ def zone_tiers(role: Role, loaded: LoadedConfig) -> Tiers:
         registry=role.metrics,
     )
     secrets_watch = SecretWatch(role.store)
-    host = proxy_host(role, loaded, keeper, identities, secrets_watch.changes)
+    host_names = host_names_of(config)
+    host = proxy_host(role, loaded, keeper, identities, secrets_watch.changes, host_names)
     diagnostics = role.diagnostics(lambda: "" if host.ready() else "proxies")
     kds = zone_kds(role) if config.is_federated else None
     doors: list[Service] = [role.api(lambda: zone_status(kds))]
@@ -189,23 +200,55 @@ def zone_tiers(role: Role, loaded: LoadedConfig) -> Tiers:
         views = keeper.views if host.served_views is None else host.served_views
         doors.append(Resolver(settings, views, dns.mesh, host.bound_vips, role.metrics))
 
-    if config.dp_server.enabled:
-        doors.append(DpListener(config, {}, role.store, role.registry, role.rpc_metrics, role.hostname, utc_now))
-
     def credentials_of(key: ResourceKey) -> Latest[Credentials] | None:
         dataplane = role.store.get(key)
         uris = uris_of(dataplane) if dataplane is not None else ()
         return identities.credentials(key.mesh, key.name, uris) if uris else None
 
     insights = ProxyInsights(role.store, host.reports, credentials_of, role.instance_id, utc_now, role.rng)
+    connected: list[Service] = []
+    if config.dp_server.enabled:
+        connected = dp_server_of(role, loaded, keeper, identities, secrets_watch.changes, host_names, insights)
     return (
         [diagnostics],
         [role.ca_keeper(), identities],
         [keeper, *([] if config.is_federated else [role.insight_keeper()])],
-        [host, secrets_watch],
+        [secrets_watch, *connected],
+        [host],
         [*doors, insights],
         [kds] if kds is not None else [],
     )
+
+
+def dp_server_of(
+    role: Role,
+    loaded: LoadedConfig,
+    keeper: Keeper,
+    identities: IdentityService,
+    material: Latest[int],
+    host_names: HostNames,
+    insights: ProxyInsights,
+) -> list[Service]:
+    """What serves the proxies that connect, and its door."""
+    config = role.config
+    sources = xds.outside(
+        identities, lambda mesh, source: read_data_source(role.store, mesh, source), material, host_names.addresses
+    )
+    renderer = XdsKeeper(config.zone_name, role.store, keeper.views, role.shapers, sources, role.metrics)
+    here = XdsControlPlane(role.store, role.registry, utc_now, role.rng, role.metrics, role.instance_id)
+    vips = xds.EnvoyVips(next((p.resource.key for p in loaded.proxies if p.vips), None))
+    server = XdsServer(
+        here, renderer, insights, xds.settings(config), lambda proxy, type_url: vips.answered(server, proxy, type_url)
+    )
+    door = DpListener(config, server.handlers, role.store, role.registry, role.rpc_metrics, role.hostname, utc_now)
+    return [renderer, server, door]
+
+
+def host_names_of(config: Config) -> HostNames:
+    """Finds the addresses of names for this role's proxies."""
+    dns = config.dns_server
+    upstreams = dns_settings(dns.domain, "127.0.0.1:0", [str(u) for u in dns.upstreams]).upstreams
+    return HostNames(dns.cidr, RealAddresses(upstreams) if upstreams else None)
 
 
 def uris_of(dataplane: Resource) -> tuple[str, ...]:
@@ -217,7 +260,12 @@ def uris_of(dataplane: Resource) -> tuple[str, ...]:
 
 
 def proxy_host(
-    role: Role, loaded: LoadedConfig, keeper: Keeper, identities: IdentityService, material: Latest[int]
+    role: Role,
+    loaded: LoadedConfig,
+    keeper: Keeper,
+    identities: IdentityService,
+    material: Latest[int],
+    host_names: HostNames,
 ) -> ProxyHost:
     """The engines of this role's proxies; ``material`` changes with the Secrets that external services name."""
     metrics = EngineMetrics(role.metrics)
@@ -227,9 +275,6 @@ def proxy_host(
         return read_data_source(role.store, mesh, source)
 
     dns = role.config.dns_server
-    upstreams = dns_settings(dns.domain, "127.0.0.1:0", [str(u) for u in dns.upstreams]).upstreams
-    host_names = HostNames(dns.cidr, RealAddresses(upstreams) if upstreams else None)
-
     # A wildcard socket would take the port from the other zones of this host, in 127/8 it is never needed; and from
     # the inbounds of Dataplanes that are still to come.
     own_sockets = dns.is_on_loopback or bool(role.config.selections)
