@@ -4,6 +4,7 @@ Source: reference/dataplane.md 3.1, 3.5, 3.8; Kuma ``pkg/xds/envoy/clusters``, `
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
 
@@ -126,14 +127,18 @@ def assignment(
     """The endpoints of an EDS cluster, by priority and zone, in stable order; only those whose address is known.
 
     ``extra`` are tags that every endpoint gets. An empty assignment says that there is nothing, which is not the same
-    as saying nothing.
+    as saying nothing. Endpoints at one address (several zones behind an egress) are one for Envoy.
     """
-    groups: dict[tuple[int, str], list[Document]] = {}
+    places: dict[tuple[str, int], list[Endpoint]] = {}
     for endpoint in endpoints:
         address = address_of(endpoint.address)
         if address is not None:
-            document = at_socket(address, endpoint.port)
-            groups.setdefault((endpoint.priority, endpoint.zone), []).append(_weighted(document, endpoint, extra or {}))
+            places.setdefault((address, endpoint.port), []).append(endpoint)
+    groups: dict[tuple[int, str], list[Document]] = {}
+    for (address, port), there in places.items():
+        endpoint = _together(there)
+        document = _weighted(at_socket(address, port), endpoint, extra or {})
+        groups.setdefault((endpoint.priority, endpoint.zone), []).append(document)
     found: list[Document] = []
     for (priority, zone), members in sorted(groups.items(), key=lambda group: group[0]):
         locality: Document = {"lbEndpoints": members}
@@ -146,6 +151,25 @@ def assignment(
     if found:
         assigned["endpoints"] = found
     return assigned
+
+
+def _together(endpoints: Sequence[Endpoint]) -> Endpoint:
+    """The endpoints at one address as one, of the best priority, with the weight of all that have it.
+
+    Of endpoints with equal addresses Envoy takes the first and leaves out the others, whose weight would be lost.
+    """
+    if len(endpoints) == 1:
+        return endpoints[0]
+    priority = min(endpoint.priority for endpoint in endpoints)
+    best = [endpoint for endpoint in endpoints if endpoint.priority == priority]
+    zones = {endpoint.zone for endpoint in best}
+    common = set.intersection(*(set(endpoint.tags.items()) for endpoint in best))
+    return replace(
+        best[0],
+        zone=best[0].zone if len(zones) == 1 else "",
+        weight=sum(endpoint.weight for endpoint in best),
+        tags={key: value for key, value in best[0].tags.items() if (key, value) in common},
+    )
 
 
 def _weighted(document: Document, endpoint: Endpoint, extra: Mapping[str, str]) -> Document:

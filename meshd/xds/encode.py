@@ -185,6 +185,8 @@ def _field(cls: Any, attribute: str) -> _Field:
     meta = cls._betterproto.meta_by_field_name[attribute]
     value, value_cls = meta, cls._betterproto.cls_by_field[attribute]
     is_map = meta.map_meta is not None
+    if is_map and meta.map_meta[0].proto_type != "string":
+        return _Field(meta.number, b"", _refuse, None)  # compiled CEL has such, and nothing else
     if is_map:
         value = meta.map_meta[1]
         value_cls = value_cls._betterproto.cls_by_field["value"]  # noqa: SLF001
@@ -194,6 +196,10 @@ def _field(cls: Any, attribute: str) -> _Field:
     # A field of a oneof, or one that knows whether it was set, is written also when it has its default.
     default = None if meta.repeated or is_map or meta.group or meta.optional else zero
     return _Field(meta.number, tag, write, default, meta.group, bool(meta.repeated), is_packed, is_map)
+
+
+def _refuse(value: Any, at: str) -> bytes:
+    raise SchemaError(f"{at}: a map whose keys are no text is not available, got {value!r:.60}")
 
 
 def _writer(meta: Any, cls: Any) -> tuple[int, Write, Any]:

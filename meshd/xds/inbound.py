@@ -3,11 +3,11 @@
 Source: reference/dataplane.md 3.5; Kuma ``pkg/xds/generator/inbound_proxy_generator.go`` (behaviour).
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import cast
 
 from meshd.ca.identity import KUMA_ALPN
-from meshd.kinds.dataplane import Dataplane, Inbound, InboundState
+from meshd.kinds.dataplane import Dataplane, Inbound, InboundState, Networking
 from meshd.kinds.mesh import CertificateAuthorityBackend, Mode
 from meshd.model import labels as label
 from meshd.model.resource import Resource
@@ -72,7 +72,7 @@ def draft_of(
     if abilities.is_redirected:
         listener["bindToPort"] = False
     listeners.with_tags(listener, inbound.tags)
-    cluster = _application(networking.inbound, inbound, address, protocol, abilities)
+    cluster = _application(networking, inbound, protocol, abilities)
     draft = InboundDraft(
         mesh=dataplane.key.mesh,
         dataplane=dataplane,
@@ -83,10 +83,10 @@ def draft_of(
         cluster=cluster,
     )
 
-    def chain(match: Document | None, *, is_mtls: bool) -> ChainDraft:
+    def chain(match: Document | None, *, is_mtls: bool, is_opaque: bool = False) -> ChainDraft:
         socket = tls.inbound(draft.mesh) if is_mtls else None
         made = ChainDraft(listeners.chain([], match, socket), is_mtls)
-        if protocol in HTTP_PROTOCOLS:
+        if protocol in HTTP_PROTOCOLS and not is_opaque:
             made.hcm = _connection_manager(draft, cluster["name"], abilities)
         else:
             made.tcp = listeners.tcp_proxy(cluster["name"], cluster["name"], clusters.LOCAL_IDLE_TIMEOUT)
@@ -99,7 +99,8 @@ def draft_of(
         of_the_mesh = {"transportProtocol": "tls", "applicationProtocols": [KUMA_ALPN]}
         draft.chains += [
             chain({"transportProtocol": "raw_buffer"}, is_mtls=False),
-            chain({"transportProtocol": "tls"}, is_mtls=False),  # the application's own TLS
+            # The application's own TLS: no proxy reads requests from it, also not where the protocol is HTTP.
+            chain({"transportProtocol": "tls"}, is_mtls=False, is_opaque=True),
             chain(of_the_mesh, is_mtls=True),
         ]
     else:
@@ -113,17 +114,15 @@ def finished(draft: ChainDraft) -> Document:
     return {**draft.document, "filters": [*draft.filters, *([listeners.network_filter(last)] if last else [])]}
 
 
-def _application(
-    all_inbounds: Iterable[Inbound], inbound: Inbound, address: str, protocol: str, abilities: Abilities
-) -> Document:
+def _application(networking: Networking, inbound: Inbound, protocol: str, abilities: Abilities) -> Document:
     """The cluster of the application. Kuma names it by its port alone, so a second address on a port needs more."""
-    host, port = inbound.service_address or address, inbound.application_port
-    name = names.local_cluster(port)
-    first = next(i for i in all_inbounds if i.application_port == port)
-    first_host = first.service_address or first.address
-    own_host = inbound.service_address or inbound.address
-    if first_host != own_host:
-        name = f"localhost:{names.at(host, port)}"
+
+    def host_of(other: Inbound) -> str:
+        return other.service_address or other.address or networking.address
+
+    host, port = host_of(inbound), inbound.application_port
+    first = next(i for i in networking.inbound if has_listener(i) and i.application_port == port)
+    name = names.local_cluster(port) if host_of(first) == host else f"localhost:{names.at(host, port)}"
     cluster = clusters.fixed(name, "STATIC", [clusters.at_socket(host, port)], clusters.LOCAL_CONNECT_TIMEOUT)
     if abilities.redirect is not None and host not in LOOPBACKS:
         clusters.bind_from(cluster, SOURCE_IPV6 if ":" in host else SOURCE_IPV4)

@@ -131,6 +131,8 @@ def _fields(type_url: str) -> dict[str, tuple[str, bool, Make]]:
         if name in MISNAMED:
             continue
         cls = betterproto.cls_by_field[attribute]
+        if meta.map_meta is not None and meta.map_meta[0].proto_type != "string":
+            continue
         if meta.map_meta is not None:
             value = _values(meta.map_meta[1], cls._betterproto.cls_by_field["value"])
             found[name] = ("", True, _maps(value))

@@ -1,9 +1,9 @@
 """The small listeners in a running Envoy: what they answer."""
 
-import contextlib
 import json
 import socket
 import threading
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv4Address
 
@@ -93,7 +93,7 @@ def test_envoy_lets_nothing_out_where_the_mesh_says_so(tmp_path):
     with (
         running(tmp_path, passthrough(closed, dataplane(), abilities)),
         socket.create_connection((LOCAL, port), timeout=5) as connection,
-        contextlib.suppress(ConnectionResetError),
+        suppress(ConnectionResetError),
     ):  # as good as an orderly end
         assert connection.recv(1) == b""
 

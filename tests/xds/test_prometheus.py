@@ -17,11 +17,9 @@ CERTIFIED = Abilities(
 )
 
 
-def metrics(conf, **others):
-    return {
-        "metrics": {"enabledBackend": "p", "backends": [{"name": "p", "type": "prometheus", "conf": conf}]},
-        **others,
-    }
+def metrics(conf, enabled="p", **others):
+    backend = {"name": "p", "type": "prometheus", "conf": conf}
+    return {"metrics": {"enabledBackend": enabled, "backends": [backend]}, **others}
 
 
 def own(conf):
@@ -82,8 +80,8 @@ def test_who_may_read_metrics(conf, has_mtls, abilities, is_tls):
     ("spec", "dataplane_", "abilities"),
     [
         ({}, dataplane(), KUMA_DP),
-        ({"metrics": {"backends": metrics({})["metrics"]["backends"]}}, dataplane(), KUMA_DP),
-        ({"metrics": {**metrics({})["metrics"], "enabledBackend": "other"}}, dataplane(), KUMA_DP),
+        (metrics({}, enabled=""), dataplane(), KUMA_DP),
+        (metrics({}, enabled="other"), dataplane(), KUMA_DP),
         ({"metrics": {"enabledBackend": "p", "backends": [{"name": "p", "type": "x"}]}}, dataplane(), KUMA_DP),
         (metrics({"port": "many"}), dataplane(), KUMA_DP),
         ({}, own({"port": 1}), KUMA_DP),
