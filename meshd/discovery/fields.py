@@ -61,24 +61,29 @@ def fields(data: bytes) -> Iterator[tuple[int, int, Value]]:
     """Every field of a message in order: number, wire type, value."""
     at, end = 0, len(data)
     while at < end:
-        key, at = read_varint(data, at)
-        number, wire_type = key >> 3, key & 7
-        if number == 0:
-            raise ValueError(f"protobuf: field number 0 before byte {at}")
-        value: Value
-        if wire_type == VARINT:
-            value, at = read_varint(data, at)
-        else:
-            if wire_type == BYTES:
-                size, at = read_varint(data, at)
-            elif wire_type in FIXED_SIZE:
-                size = FIXED_SIZE[wire_type]
-            else:
-                raise ValueError(f"protobuf: field {number} has wire type {wire_type}, which no proto3 message uses")
-            if at + size > end:
-                raise ValueError(f"protobuf: field {number} wants {size} bytes at byte {at}, there are {end - at}")
-            value, at = data[at : at + size], at + size
+        number, wire_type, value, at = _read_field(data, at)
         yield number, wire_type, value
+
+
+def _read_field(data: bytes, at: int) -> tuple[int, int, Value, int]:
+    """The field that starts at ``at``, and where the next one does."""
+    end = len(data)
+    key, at = read_varint(data, at)
+    number, wire_type = key >> 3, key & 7
+    if number == 0:
+        raise ValueError(f"protobuf: field number 0 before byte {at}")
+    if wire_type == VARINT:
+        value, at = read_varint(data, at)
+        return number, wire_type, value, at
+    if wire_type == BYTES:
+        size, at = read_varint(data, at)
+    elif wire_type in FIXED_SIZE:
+        size = FIXED_SIZE[wire_type]
+    else:
+        raise ValueError(f"protobuf: field {number} has wire type {wire_type}, which no proto3 message uses")
+    if at + size > end:
+        raise ValueError(f"protobuf: field {number} wants {size} bytes at byte {at}, there are {end - at}")
+    return number, wire_type, data[at : at + size], at + size
 
 
 def field(number: int, wire_type: int, value: Value) -> bytes:
@@ -91,9 +96,22 @@ def field(number: int, wire_type: int, value: Value) -> bytes:
 
 def submessages(data: bytes) -> Iterator[tuple[int, bytes]]:
     """Number and value of the length-delimited fields of a message; others are checked and skipped."""
-    for number, wire_type, value in fields(data):
+    at, end = 0, len(data)
+    while at + 1 < end:
+        key, size = data[at], data[at + 1]
+        # Almost all fields are short and have low numbers, and a state-of-the-world request has thousands of them.
+        if 8 <= key < 0x80 and key & 7 == BYTES and size < 0x80:
+            at += 2
+            if at + size > end:
+                raise ValueError(f"protobuf: field {key >> 3} wants {size} bytes at byte {at}, there are {end - at}")
+            yield key >> 3, data[at : at + size]
+            at += size
+            continue
+        number, wire_type, value, at = _read_field(data, at)
         if wire_type == BYTES and isinstance(value, bytes):
             yield number, value
+    if at < end:
+        _read_field(data, at)
 
 
 def text(value: bytes) -> str:

@@ -46,11 +46,17 @@ class DeltaRequest:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One resource of a response. ``body`` is an encoded ``google.protobuf.Any``; equal versions are equal bodies."""
+    """One resource of a response. ``body`` is an encoded ``google.protobuf.Any``; equal versions are equal bodies.
+
+    ``frame`` and ``digest`` are made of it by ``wire`` and ``sotw`` when they are first needed: an entry is sent to
+    many.
+    """
 
     name: str
     version: str
     body: bytes
+    frame: tuple[bytes, bytes] | None = field(default=None, init=False, repr=False, compare=False)
+    digest: int = field(default=0, init=False, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,5 +66,31 @@ class DeltaResponse:
     type_url: str
     resources: tuple[Entry, ...] = ()
     removed: tuple[str, ...] = ()
+    nonce: str = ""
+    control_plane: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class StateRequest:
+    """A state-of-the-world request: all ``names`` that are wanted now (none: all there are, or none).
+
+    ``nonce`` and ``error`` answer a response as in ``DeltaRequest``; ``version`` is the one that was applied last.
+    """
+
+    type_url: str
+    names: tuple[str, ...] = ()
+    version: str = ""
+    nonce: str = ""
+    error: Rejection | None = None
+    node: Node | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StateResponse:
+    """All resources of a type if it is asked for as a whole, otherwise some of those that were named."""
+
+    type_url: str
+    version: str
+    resources: tuple[Entry, ...] = ()
     nonce: str = ""
     control_plane: str = ""

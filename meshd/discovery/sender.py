@@ -1,10 +1,12 @@
 """The end of a delta discovery stream that owns the resources."""
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Protocol
 
+from meshd.discovery.isolation import Blame, Isolation, Refused
 from meshd.discovery.messages import WILDCARD, DeltaRequest, DeltaResponse, Entry, Rejection
 
 
@@ -35,15 +37,20 @@ class Waiting:
     since: float
 
 
+Flight = dict[str, tuple[str | None, str | None]]
+"""The names in an unanswered response, with the version the other end had before and the one sent; None: absent."""
+
+
 @dataclass(slots=True)
 class _Subscription:
     """One type on one stream."""
 
     wildcard: bool = False
     names: set[str] = field(default_factory=set)
-    # What the other end was sent, by name: that it NACKed makes no difference, unchanged things are not sent again.
+    # What the other end was sent, by name; of what it is known not to have applied, what it had before.
     sent: dict[str, str] = field(default_factory=dict)
     waiting: Waiting | None = None
+    flight: Flight = field(default_factory=dict)
     # Names to look at when the next response is built; `everything` stands for all of them.
     dirty: set[str] = field(default_factory=set)
     everything: bool = False
@@ -51,10 +58,29 @@ class _Subscription:
     asked: set[str] = field(default_factory=set)
     # A response is owed even if it is empty: the first one, and after the wildcard was asked for anew.
     owed: bool = False
+    # The last response was full: what follows in the order of types waits for the rest.
+    is_partial: bool = False
     rejection: Rejection | None = None
+    isolation: Isolation = field(default_factory=Isolation)
 
     def wants(self, name: str) -> bool:
         return self.wildcard or name in self.names
+
+    def forget(self, name: str) -> None:
+        """It is asked for no more."""
+        self.asked.discard(name)
+        self.sent.pop(name, None)
+        self.isolation.refused.pop(name, None)
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A response in the making."""
+
+    entries: list[Entry] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    flight: Flight = field(default_factory=dict)
+    size: int = 0
 
 
 class Sender:
@@ -62,11 +88,29 @@ class Sender:
 
     Per type there is at most one unanswered response; changes in between are coalesced. Tell it what changed with
     ``changed`` and take responses from ``poll`` until there are none. Nonces count up per stream, for all types.
+
+    What was rejected is not sent again until it changes. Without ``blame`` a NACK says no more than that, as KDS peers
+    mean it: they have applied what they could. With it the other end may have rejected good resources along with a bad
+    one, and those are sent again without it (see ``Isolation``).
+
+    ``renews`` maps a type to one whose resources of the same names are sent again when those of the first are updated.
+    ``limit_bytes`` is about the most that one response carries, unless one resource alone is larger; 0: no limit.
     """
 
-    def __init__(self, resources: Resources, control_plane: str = "") -> None:
+    def __init__(
+        self,
+        resources: Resources,
+        control_plane: str = "",
+        *,
+        blame: Blame | None = None,
+        limit_bytes: int = 0,
+        renews: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._resources = resources
         self._control_plane = control_plane
+        self._blame = blame
+        self._limit_bytes = limit_bytes
+        self._renews = renews
         self._nonce = 0
         self._types: dict[str, _Subscription] = {}
 
@@ -74,6 +118,11 @@ class Sender:
     def types(self) -> tuple[str, ...]:
         """The types that were asked for, in the order of their first requests."""
         return tuple(self._types)
+
+    @property
+    def size(self) -> int:
+        """How many names the other end makes us remember."""
+        return sum(max(len(s.names), len(s.sent)) for s in self._types.values())
 
     def receive(self, request: DeltaRequest) -> Answer:
         """Take in one request: its answer to an earlier response and its changes of the subscription."""
@@ -86,7 +135,7 @@ class Sender:
         return answer
 
     def _open(self, request: DeltaRequest) -> _Subscription:
-        names = set(request.subscribe) - {WILDCARD}
+        names = self._shared(request.type_url, set(request.subscribe) - {WILDCARD})
         # A first request without names is the legacy wildcard (xDS protocol, "wildcard").
         wildcard = not request.subscribe or WILDCARD in request.subscribe
         held = dict(request.initial_versions)
@@ -101,13 +150,32 @@ class Sender:
             owed=True,
         )
 
+    def _shared(self, type_url: str, names: Iterable[str]) -> set[str]:
+        """The names as the resources spell them: a thousand streams need not each hold a copy of every name."""
+        found = ((name, self._resources.get(type_url, name)) for name in names)
+        return {name if entry is None else entry.name for name, entry in found}
+
     def _answer(self, subscription: _Subscription, request: DeltaRequest) -> Answer:
         waiting = subscription.waiting
         if waiting is None or request.nonce != waiting.nonce:
             return Answer.NONE
+        flight, subscription.flight = subscription.flight, {}
         subscription.waiting = None
         subscription.rejection = request.error
-        return Answer.ACK if request.error is None else Answer.NACK
+        if request.error is None:
+            subscription.isolation.accepted(flight)
+            return Answer.ACK
+        if self._blame is not None and flight:
+            blamed = self._blame(request.type_url, request.error, flight)
+            for name in subscription.isolation.rejected(flight, blamed, request.error.message):
+                before = flight[name][0]
+                if not subscription.wants(name):
+                    subscription.forget(name)
+                elif before is None:
+                    subscription.sent.pop(name, None)
+                else:
+                    subscription.sent[name] = before
+        return Answer.NACK
 
     def _resubscribe(self, subscription: _Subscription, request: DeltaRequest) -> None:
         for name in request.subscribe:
@@ -118,9 +186,9 @@ class Sender:
                     subscription.owed = True
                 subscription.everything = subscription.everything or not subscription.wildcard or subscription.owed
                 subscription.wildcard = True
-            else:
-                subscription.names.add(name)
-                subscription.asked.add(name)
+        asked = self._shared(request.type_url, (name for name in request.subscribe if name != WILDCARD))
+        subscription.names |= asked
+        subscription.asked |= asked
         for name in request.unsubscribe:
             self._unsubscribe(subscription, name)
 
@@ -135,8 +203,7 @@ class Sender:
             # protocol, "unsubscribing from resources").
             subscription.asked.add(name)
         else:
-            subscription.asked.discard(name)
-            subscription.sent.pop(name, None)
+            subscription.forget(name)
 
     def changed(self, type_url: str, names: Iterable[str]) -> None:
         """These resources were added, changed or removed since they were last looked at. Extra names do no harm."""
@@ -144,43 +211,99 @@ class Sender:
         if subscription is not None:
             subscription.dirty.update(name for name in names if subscription.wants(name) or name in subscription.sent)
 
-    def poll(self, now: float, types: Iterable[str] | None = None) -> DeltaResponse | None:
-        """The next response to send, or None. ``types`` restricts and orders (xDS: clusters before endpoints)."""
-        for type_url in self._types if types is None else types:
-            subscription = self._types.get(type_url)
-            if subscription is None or subscription.waiting is not None:
-                continue
-            response = self._build(type_url, subscription)
+    def again(self, type_url: str, names: Iterable[str]) -> None:
+        """Send these once more although they are unchanged, as far as they are asked for."""
+        subscription = self._types.get(type_url)
+        if subscription is not None:
+            subscription.asked.update(name for name in names if name in subscription.sent)
+
+    def poll(self, now: float, types: Iterable[str] | None = None, late: Collection[str] = ()) -> DeltaResponse | None:
+        """The next response to send, or None.
+
+        ``types`` restricts and orders (xDS: clusters before endpoints). Resources of the ``late`` ones are removed only
+        when nothing of the others is to be sent or answered: what refers to them goes first.
+        """
+        ordered = tuple(self._types) if types is None else tuple(types)
+        for type_url in ordered:
+            response = self._next(type_url, now, hold=type_url in late)
             if response is not None:
-                subscription.waiting = Waiting(response.nonce, now)
+                return response
+            if type_url in self._types and self._types[type_url].is_partial:
+                return None
+        if any(type_url not in late and s.waiting is not None for type_url, s in self._types.items()):
+            return None
+        for type_url in ordered:
+            if type_url in late and (response := self._next(type_url, now, hold=False)) is not None:
                 return response
         return None
 
-    def _build(self, type_url: str, subscription: _Subscription) -> DeltaResponse | None:
+    def _next(self, type_url: str, now: float, *, hold: bool) -> DeltaResponse | None:
+        subscription = self._types.get(type_url)
+        if subscription is None or subscription.waiting is not None:
+            return None
+        draft = self._build(type_url, subscription, hold=hold)
+        if draft is None:
+            return None
+        self._nonce += 1
+        subscription.flight = draft.flight
+        subscription.waiting = Waiting(str(self._nonce), now)
+        if type_url in self._renews:
+            self.again(self._renews[type_url], [entry.name for entry in draft.entries])
+        return DeltaResponse(
+            type_url, tuple(draft.entries), tuple(draft.removed), str(self._nonce), self._control_plane
+        )
+
+    def _build(self, type_url: str, subscription: _Subscription, *, hold: bool) -> _Draft | None:
+        while subscription.isolation.trials:
+            draft = _Draft()
+            for name in subscription.isolation.trials.pop(0):
+                self._add(type_url, subscription, name, draft, asked=False)
+            if draft.flight:
+                return draft
         if not (subscription.owed or subscription.dirty or subscription.asked or subscription.everything):
             return None
         candidates = subscription.dirty | subscription.asked
         if subscription.everything:
             candidates.update(self._resources.names(type_url))
             candidates.update(subscription.sent)
-        entries: list[Entry] = []
-        removed: list[str] = []
-        for name in sorted(candidates):
-            asked = name in subscription.asked
-            entry = self._resources.get(type_url, name) if subscription.wants(name) else None
-            if entry is None:
-                if subscription.sent.pop(name, None) is not None or asked:
-                    removed.append(name)
-            elif asked or subscription.sent.get(name) != entry.version:
-                subscription.sent[name] = entry.version
-                entries.append(entry)
+        asked, subscription.asked = subscription.asked, set()
         owed, subscription.owed, subscription.everything = subscription.owed, False, False
-        subscription.dirty.clear()
-        subscription.asked.clear()
-        if not (owed or entries or removed):
-            return None
-        self._nonce += 1
-        return DeltaResponse(type_url, tuple(entries), tuple(removed), str(self._nonce), self._control_plane)
+        subscription.dirty = set()
+        subscription.is_partial = False
+        draft = _Draft()
+        for name in sorted(candidates):
+            if self._limit_bytes and draft.size >= self._limit_bytes:
+                (subscription.asked if name in asked else subscription.dirty).add(name)
+                subscription.is_partial = True
+            elif hold and name in subscription.sent and name not in asked and not self._has(type_url, name):
+                subscription.dirty.add(name)
+            else:
+                self._add(type_url, subscription, name, draft, asked=name in asked)
+        return draft if owed or draft.flight else None
+
+    def _has(self, type_url: str, name: str) -> bool:
+        return self._resources.get(type_url, name) is not None
+
+    def _add(self, type_url: str, subscription: _Subscription, name: str, draft: _Draft, *, asked: bool) -> None:
+        """Put what is to be said of a name into the draft: the resource, that there is none, or nothing."""
+        entry = self._resources.get(type_url, name) if subscription.wants(name) else None
+        before = subscription.sent.get(name)
+        refused = subscription.isolation.refused
+        if entry is None:
+            refused.pop(name, None)
+            subscription.sent.pop(name, None)
+            if before is not None or asked:
+                draft.removed.append(name)
+                draft.flight[name] = (before, None)
+        elif asked or before != entry.version:
+            if refused and subscription.isolation.is_refused(name, entry.version):
+                return
+            subscription.sent[entry.name] = entry.version
+            draft.entries.append(entry)
+            draft.flight[entry.name] = (before, entry.version)
+            draft.size += len(entry.body) + len(name)
+        elif refused:
+            refused.pop(name, None)  # it is again what the other end has
 
     def unacknowledged(self) -> Mapping[str, Waiting]:
         """Every response that is not answered yet, by type."""
@@ -189,3 +312,16 @@ class Sender:
     def rejections(self) -> Mapping[str, Rejection]:
         """The types whose newest answered response was NACKed, and why."""
         return {t: s.rejection for t, s in self._types.items() if s.rejection is not None}
+
+    def refusals(self) -> Mapping[str, Mapping[str, Refused]]:
+        """The resources that the other end does not take, by type and name; empty without ``blame``."""
+        return {t: dict(s.isolation.refused) for t, s in self._types.items() if s.isolation.refused}
+
+    def accepted(self, type_url: str) -> Mapping[str, str]:
+        """What the other end has of a type, as far as it has said so: versions by name."""
+        subscription = self._types.get(type_url)
+        if subscription is None:
+            return {}
+        flight = subscription.flight
+        held = {name: version for name, version in subscription.sent.items() if name not in flight}
+        return held | {name: before for name, (before, _) in flight.items() if before is not None}

@@ -90,7 +90,10 @@ def decode_request(data: bytes) -> DeltaRequest:
 
 def encode_response(response: DeltaResponse) -> bytes:
     """A ``DeltaDiscoveryResponse``; the resources' bodies are joined as they are."""
-    parts = [bytes_field(2, encode_entry(entry)) for entry in response.resources]
+    parts: list[bytes] = []
+    for entry in response.resources:
+        head, tail = entry.frame or _frame(entry)
+        parts += (head, entry.body, tail)
     parts.append(string_field(4, response.type_url))
     parts.append(string_field(5, response.nonce))
     parts += [bytes_field(6, name.encode()) for name in response.removed]
@@ -99,9 +102,13 @@ def encode_response(response: DeltaResponse) -> bytes:
     return b"".join(parts)
 
 
-def encode_entry(entry: Entry) -> bytes:
-    """A ``Resource`` of a response."""
-    return string_field(1, entry.version) + bytes_field(2, entry.body) + string_field(3, entry.name)
+def _frame(entry: Entry) -> tuple[bytes, bytes]:
+    """What stands before and behind the body of a ``Resource`` in a response; the entry keeps it."""
+    tail = string_field(3, entry.name)
+    head = string_field(1, entry.version) + varint(2 << 3 | BYTES) + varint(len(entry.body))
+    frame = varint(2 << 3 | BYTES) + varint(len(head) + len(entry.body) + len(tail)) + head, tail
+    object.__setattr__(entry, "frame", frame)
+    return frame
 
 
 def decode_response(data: bytes) -> DeltaResponse:

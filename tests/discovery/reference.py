@@ -65,6 +65,25 @@ def _build() -> dict:
         ("removed_resources", 6, STRING, MANY),
         ("control_plane", 7, MESSAGE, ONE, ".t.ControlPlane"),
     )
+    _message(
+        file,
+        "DiscoveryRequest",
+        ("version_info", 1, STRING),
+        ("node", 2, MESSAGE, ONE, ".t.Node"),
+        ("resource_names", 3, STRING, MANY),
+        ("type_url", 4, STRING),
+        ("response_nonce", 5, STRING),
+        ("error_detail", 6, MESSAGE, ONE, ".t.Status"),
+    )
+    _message(
+        file,
+        "DiscoveryResponse",
+        ("version_info", 1, STRING),
+        ("resources", 2, MESSAGE, MANY, ".google.protobuf.Any"),
+        ("type_url", 4, STRING),
+        ("nonce", 5, STRING),
+        ("control_plane", 6, MESSAGE, ONE, ".t.ControlPlane"),
+    )
     meta = _message(file, "Meta", ("name", 1, STRING), ("mesh", 2, STRING), ("version", 5, STRING))
     _map(meta, "labels", 6, "t.Meta")
     _message(
@@ -77,11 +96,19 @@ def _build() -> dict:
     pool.Add(file)
     return {
         name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"t.{name}"))
-        for name in ("DeltaDiscoveryRequest", "DeltaDiscoveryResponse", "KumaResource")
+        for name in (
+            "DeltaDiscoveryRequest",
+            "DeltaDiscoveryResponse",
+            "DiscoveryRequest",
+            "DiscoveryResponse",
+            "KumaResource",
+        )
     }
 
 
 _CLASSES = _build()
 Request = _CLASSES["DeltaDiscoveryRequest"]
 Response = _CLASSES["DeltaDiscoveryResponse"]
+StateRequest = _CLASSES["DiscoveryRequest"]
+StateResponse = _CLASSES["DiscoveryResponse"]
 KumaResource = _CLASSES["KumaResource"]
