@@ -3,7 +3,6 @@
 A zone is online only while its transport answers and nothing sent to it or by it stays unacknowledged (promise P8).
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -106,18 +105,6 @@ def word(value: Json) -> str:
     """The value if it is a string that fits into a line of a log; else it counts as empty."""
     said = text(value)
     return said if len(said) <= MAX_WORD and said.isprintable() else ""
-
-
-def compatible(ours: str, theirs: str) -> bool:
-    """Whether two versions are of one major and at most two minors apart; what is no version counts as compatible.
-
-    Source: Kuma ``pkg/version/compatibility.go`` (behaviour).
-    """
-    pattern = re.compile(r"v?(\d+)\.(\d+)\.\d+")
-    a, b = pattern.match(ours), pattern.match(theirs)
-    if a is None or b is None:
-        return True
-    return a[1] == b[1] and abs(int(a[2]) - int(b[2])) <= 2
 
 
 def overdue(waiting: Mapping[str, Waiting], now: float, limit_s: float = UNACKNOWLEDGED_S) -> str:

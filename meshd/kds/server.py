@@ -38,6 +38,7 @@ from meshd.model.errors import ConflictError, DeniedError, UnavailableError
 from meshd.model.registry import Registry
 from meshd.model.resource import Resource, ResourceKey
 from meshd.model.resource_type import Flow
+from meshd.model.versions import compatible
 from meshd.rpc import Handler, RpcError, ServerStream, Status
 from meshd.runtime.latest import Latest
 from meshd.store.store import Create
@@ -396,7 +397,7 @@ class GlobalKds:
         build = version.kuma_cp
         if build is None:
             return version
-        fits = health.compatible(self._here.version, build.version)
+        fits = compatible(self._here.version, build.version)
         return version.model_copy(update={"kuma_cp": build.model_copy(update={"kuma_cp_global_compatible": fits})})
 
     async def _make_room(self, stream: ServerStream, caller: Caller, instance_id: str, *, authenticated: bool) -> None:

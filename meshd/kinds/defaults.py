@@ -1,14 +1,14 @@
 """What a control plane adds to a resource that a user (or its own configuration) writes.
 
-Source: Kuma ``pkg/core/resources/labels/compute.go``, ``pkg/core/managers/apis/dataplane`` (behaviour). Not taken over:
-Kuma also turns an inbound with a ``serviceProbe`` NotReady until Envoy has probed it; that comes with Envoy.
+Source: Kuma ``pkg/core/resources/labels/compute.go``, ``pkg/core/managers/apis/dataplane`` (behaviour).
 """
 
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
+from typing import cast
 
-from meshd.kinds.dataplane import Dataplane, GatewayType, ListenerType
+from meshd.kinds.dataplane import Dataplane, GatewayType, Health, Inbound, InboundState, ListenerType
 from meshd.kinds.zone_egress import ZoneEgress
 from meshd.kinds.zone_ingress import ZoneIngress
 from meshd.model import labels as label
@@ -16,15 +16,22 @@ from meshd.model.resource import Resource
 from meshd.model.resource_type import Flow, ResourceType, Scope
 
 
-def on_write(resource: Resource, type_: ResourceType, *, zone: str) -> Resource:
+def on_write(
+    resource: Resource, type_: ResourceType, *, zone: str, is_probed: bool = False, stored: Resource | None = None
+) -> Resource:
     """``resource`` as it is to be stored by the control plane of ``zone``, or by the global ("").
 
     Labels that the user set are kept, but for those that say what the proxy is. A standalone zone does as a federated
     one. Applying it twice changes nothing.
+
+    ``is_probed``: an Envoy will probe the applications of a Dataplane and report. So an inbound with a
+    ``serviceProbe`` is not ready until it does, unless it was already in what is ``stored``.
     """
     spec = resource.spec
     if zone and isinstance(spec, Dataplane):
         spec = _with_zone_tag(spec, zone)
+    if is_probed and isinstance(spec, Dataplane):
+        spec = with_reported_states(spec, cast("Dataplane", stored.spec) if stored is not None else None)
     labels = _labels(resource, type_, zone)
     if spec is resource.spec and labels == dict(resource.labels):
         return resource
@@ -76,3 +83,33 @@ def _with_zone_tag(spec: Dataplane, zone: str) -> Dataplane:
     return spec.model_copy(
         update={"networking": networking.model_copy(update={"inbound": inbound, "gateway": gateway})}
     )
+
+
+def with_reported_states(spec: Dataplane, stored: Dataplane | None) -> Dataplane:
+    """The Dataplane with the state that its proxy last reported of each inbound; NotReady if it never has.
+
+    Without a probe an inbound is ready as long as its proxy is: at first it counts as ready. What is to be ignored
+    is no proxy's to say.
+    """
+    before = {(i.address, i.port): i for i in stored.networking.inbound} if stored is not None else {}
+
+    def reported(inbound: Inbound) -> Inbound:
+        was = before.get((inbound.address, inbound.port))
+        is_known = was is not None and (was.service_probe is None) == (inbound.service_probe is None)
+        if inbound.state is InboundState.IGNORED or (not is_known and inbound.service_probe is None):
+            return inbound
+        if was is None or not is_known:
+            return in_state(inbound, InboundState.NOT_READY)
+        if was.state is InboundState.IGNORED:
+            return inbound
+        return inbound.model_copy(update={"state": was.state, "health": was.health})
+
+    inbound = tuple(reported(i) for i in spec.networking.inbound)
+    if inbound == spec.networking.inbound:
+        return spec
+    return spec.model_copy(update={"networking": spec.networking.model_copy(update={"inbound": inbound})})
+
+
+def in_state(inbound: Inbound, state: InboundState) -> Inbound:
+    """The inbound in a state; older zones read ``health`` instead."""
+    return inbound.model_copy(update={"state": state, "health": Health(ready=state is InboundState.READY)})

@@ -24,6 +24,10 @@ LISTENER_EGRESS = "kuma.io/listener-zoneegress"
 
 MANAGED_BY_FILE = "meshd.io/config-file"
 """Set to "true" on a proxy that the configuration file owns: REST may read but not change it."""
+REGISTERED = "meshd.io/registered-by-proxy"
+"""Set to "true" on a proxy's resource that was stored because it connected, and goes when it is gone."""
+OURS = "meshd.io/"
+"""What our own labels begin with: nobody else may set them."""
 ZONE_TOKEN_SHOWN = "meshd.io/zone-token-shown"  # noqa: S105 - a label's name
 """Set to "true" on a ZoneInsight whose zone has ever shown a token."""
 OFFLINE_REASON = "meshd.io/offline-reason"

@@ -2,13 +2,10 @@
 
 from datetime import UTC, datetime, timedelta
 
-import pytest
-
 from meshd.discovery import Waiting
 from meshd.kds.health import (
     Counts,
     all_closed,
-    compatible,
     introduction,
     overdue,
     status_of,
@@ -96,18 +93,3 @@ def test_an_introduction_is_bounded() -> None:
     assert (said.instance_id, said.config) == ("", "")
     assert said.version.kuma_cp.model_dump(exclude_defaults=True) == {"gitCommit": "ok"}
     assert introduction({"control-plane-id": "a\nb", "config": "{}" * 1000}).instance_id == ""
-
-
-@pytest.mark.parametrize(
-    ("ours", "theirs", "fits"),
-    [
-        ("2.14.3", "2.12.0", True),
-        ("2.14.3", "2.11.9", False),
-        ("2.14.3", "2.16.1", True),
-        ("2.14.3", "3.0.0", False),
-        ("2.14.3", "dev-abc", True),
-        ("0.1.0", "", True),
-    ],
-)
-def test_versions_fit_within_two_minors(ours: str, theirs: str, fits: bool) -> None:
-    assert compatible(ours, theirs) is fits
