@@ -1,4 +1,4 @@
-"""``ProxyInsights``: says in the store which proxies run in this process and with which certificates."""
+"""``ProxyInsights``: says in the store which proxies run here or are connected, and with which certificates."""
 
 import logging
 import random
@@ -22,6 +22,7 @@ from meshd.insight.proxies import (
     never_connected,
     reported,
 )
+from meshd.insight.streams import Stream, streaming, touched
 from meshd.kinds.mesh import Mesh
 from meshd.model.errors import ConflictError, NotFoundError, UnavailableError
 from meshd.model.resource import Resource, ResourceKey
@@ -33,6 +34,13 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = 10
 """How often an insight that others change meanwhile is read again before it is left for later."""
+
+FLUSH_S = 10.0
+"""Counts of a stream that is open are at most so old (Kuma's interval); that it opened or closed is said at once."""
+GATHER_S = 0.1
+"""What is to be said at once is gathered for so long: proxies come and go in crowds."""
+BATCH = 100
+"""Insights that are written in one transaction."""
 
 GOODBYE_S = 2.0
 """How long the last write may take at shutdown; what it leaves open the next start ends."""
@@ -58,9 +66,11 @@ class ProxyInsights:
 
     ``proxies`` are the proxies that run here, which are in the store (a cell: they may come and go). ``credentials_of``
     gives the cell of a Dataplane's credentials, the same one as long as it is in force, or None if it has none; it is
-    asked as proxies come and go. ``instance_id`` is new for every run of the process. Insights of proxies that do not
-    run here are only closed, at the start: nobody else writes to a zone's store, so an open subscription of another run
-    is what a crash left behind.
+    asked as proxies come and go, and for connected ones whenever their insight is written. ``instance_id`` is new for
+    every run of the process. Insights of proxies that do not run here are only closed, at the start: nobody else writes
+    to a zone's store, so an open subscription of another run is what a crash left behind.
+
+    Proxies that are connected are told of with ``open``, ``touch`` and ``close``, by who serves their streams.
     """
 
     def __init__(
@@ -80,6 +90,30 @@ class ProxyInsights:
         self._instance_id = instance_id
         self._now = now
         self._rng = rng
+        self._streams: dict[ResourceKey, Stream] = {}
+        self._unwritten: set[Stream] = set()
+        self._work = trio.Event()
+        self._hurry = trio.Event()
+
+    def open(self, stream: Stream) -> None:
+        """A proxy has connected."""
+        self._streams[stream.proxy] = stream
+        self.touch(stream, hurry=True)
+
+    def touch(self, stream: Stream, *, hurry: bool = False) -> None:
+        """Something of a stream changed: it is written within ``FLUSH_S``, or soon."""
+        self._unwritten.add(stream)
+        self._work.set()
+        if hurry:
+            self._hurry.set()
+
+    def close(self, stream: Stream) -> None:
+        """A proxy is connected no more by this stream."""
+        if stream.disconnected is None:
+            stream.disconnected = self._now()
+        if self._streams.get(stream.proxy) is stream:
+            del self._streams[stream.proxy]
+        self.touch(stream, hurry=True)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Close what is stale, then follow the proxies and their certificates until cancelled, then say goodbye.
@@ -90,6 +124,7 @@ class ProxyInsights:
         task_status.started()
         try:
             async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._retrying, self._follow_streams)
                 await self._retrying(partial(self._follow_proxies, nursery))
         finally:
             with trio.move_on_after(GOODBYE_S, shield=True):
@@ -97,6 +132,60 @@ class ProxyInsights:
 
     async def _retrying(self, attempt: Callable[[], object]) -> None:
         await retrying(attempt, (UnavailableError,), name=self.name, rng=self._rng)  # type: ignore[arg-type]
+
+    async def _follow_streams(self) -> None:
+        while True:
+            await self._work.wait()
+            with trio.move_on_after(FLUSH_S):
+                await self._hurry.wait()
+            await trio.sleep(GATHER_S)
+            self._work, self._hurry = trio.Event(), trio.Event()
+            try:
+                await self._flush()
+            except UnavailableError:
+                self._work.set()  # what is unwritten stays so
+                raise
+
+    async def _flush(self) -> None:
+        """Write the insights of all streams of which something is not written yet."""
+        while self._unwritten:
+            streams = sorted(self._unwritten, key=lambda s: (s.proxy, s.connected))[:BATCH]
+            await self._write_streams(streams)
+
+    async def _write_streams(self, streams: list[Stream]) -> None:
+        self._unwritten.difference_update(streams)
+        for stream in streams:
+            touched(stream, self._now())
+        try:
+            edits: dict[ResourceKey, Edit] = {}
+            alone = []
+            for stream in streams:
+                stored = self._store.get(insight_key(stream.proxy))
+                changed = self._of_stream(stream, stored)
+                if stream.proxy in edits:
+                    alone.append(stream)  # an earlier stream of the same proxy: one after the other
+                elif changed is not None:
+                    edits[stream.proxy] = Update(changed) if stored is not None else Create(changed)
+            try:
+                await self._store.write(list(edits.values()))
+            except (ConflictError, NotFoundError):
+                alone = streams
+            for stream in alone:
+                await self._change(stream.proxy, partial(self._of_stream, stream))
+        except UnavailableError:
+            self._unwritten.update(streams)
+            raise
+
+    def _of_stream(self, stream: Stream, stored: Resource | None) -> Resource | None:
+        """The insight of a connected proxy; None if its resource is gone, which has taken the insight along."""
+        if self._store.get(stream.proxy) is None:
+            return None
+        shown = streaming(stream, stored, self._instance_id)
+        if stream.proxy.kind == "Dataplane" and stream.disconnected is None:
+            cell = self._credentials_of(stream.proxy)
+            if cell is not None:
+                shown = self._certify(stream.proxy.mesh, cell.value, shown) or shown
+        return shown
 
     async def _follow_proxies(self, certificates: trio.Nursery) -> None:
         said: dict[ResourceKey, Report] = {}
@@ -183,6 +272,12 @@ class ProxyInsights:
 
     async def _goodbye(self) -> None:
         """End this run's subscriptions; a store that is away or busy must not hold up the shutdown."""
+        for stream in list(self._streams.values()):
+            self.close(stream)
+        try:
+            await self._flush()
+        except UnavailableError as error:
+            log.warning("cannot note that proxies are not connected any more: %s", error)
         for proxy in sorted(self._proxies.value):
             try:
                 await self._change(proxy, lambda stored: ended(stored, "", self._now()) if stored else None)
