@@ -200,8 +200,12 @@ class XdsServer:
             )
             feed = self._keeper.attach(metadata.key, abilities(metadata, resource))
 
+            refused = record.refused
+
             def answered(type_url: str, answer: Answer) -> None:
-                self._insights.touch(record, hurry=answer is Answer.NACK)
+                nonlocal refused
+                self._insights.touch(record, hurry=answer is Answer.NACK or record.refused != refused)
+                refused = record.refused
                 self._on_answer(metadata.key, type_url)
 
             live.session = Session(
