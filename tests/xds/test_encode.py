@@ -7,18 +7,11 @@ from hypothesis import strategies as st
 
 from meshd.xds.encode import PREFIX, Encoded, SchemaError, encode, encode_any, message_class
 from meshd.xds.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET
-from tests.xds.documents import FILTERS, IN_ANY, TOP, resources
+from tests.xds.documents import FILTERS, resources
 
 TCP_PROXY = FILTERS + "network.tcp_proxy.v3.TcpProxy"
 MANAGER = FILTERS + "network.http_connection_manager.v3.HttpConnectionManager"
 ROUTE = PREFIX + "envoy.config.route.v3.Route"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def known_types():
-    """The generated classes read an Any only of a type that somebody loaded."""
-    for type_url in (*TOP, *IN_ANY):
-        message_class(type_url)
 
 
 @given(resources())
