@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from meshd import __version__
 from meshd.app import xds
 from meshd.app.bootstrap import missing_defaults, own_proxies
 from meshd.app.process import allow_many_files, make_directories, settle_memory
-from meshd.app.service import DpListener, KdsListener, ProxyHost, SecretWatch, Selection, Wanted
+from meshd.app.service import DpListener, Ignored, KdsListener, ProxyHost, SecretWatch, Selection, Wanted
 from meshd.app.status import global_status, zone_status
 from meshd.ca.identity import Credentials, dataplane_uris
 from meshd.ca.keeper import CaKeeper
@@ -51,6 +52,7 @@ from meshd.model.errors import MeshdError
 from meshd.model.registry import Registry
 from meshd.model.resource import Resource, ResourceKey
 from meshd.policies import Policy, discover
+from meshd.policies.ignored import ignored, without_engine
 from meshd.policies.initial import initial_policies
 from meshd.rest.handlers import Api
 from meshd.rest.server import Binding, HttpMetrics, HttpServer, api_server, diagnostics_server, tls_context
@@ -299,7 +301,8 @@ def proxy_host(
         next((p.resource.key for p in loaded.proxies if p.vips), None),
         tuple(Selection(s.mesh, s.names) for s in role.config.selections),
     )
-    return ProxyHost(role.store, wanted, engine_for, identities.release, role.rng, role.metrics)
+    unheard = Ignored(without_engine(role.policies), partial(ignored, role.policies, role.store.list))
+    return ProxyHost(role.store, wanted, engine_for, identities.release, role.rng, role.metrics, unheard)
 
 
 def read_data_source(store: Store, mesh: str, source: DataSource) -> bytes:

@@ -59,7 +59,8 @@ class Wanted:
 class Running:
     """One proxy that runs: its resource as it changes, its engine, and how to stop it.
 
-    ``refused`` are the parts of the resource that its engine does not carry, ``trouble`` why it does not run yet.
+    ``refused`` are the parts of the resource that its engine does not carry, ``trouble`` why it does not run yet,
+    ``ignored`` the policies about it that it does not follow.
     """
 
     cell: Latest[Resource]
@@ -67,12 +68,21 @@ class Running:
     scope: trio.CancelScope
     refused: tuple[Violation, ...] = ()
     trouble: tuple[Violation, ...] = ()
+    ignored: tuple[Violation, ...] = ()
     is_up: bool = False
 
     def report(self) -> Report:
         """What insights say of it. A proxy of which nothing is left to listen on is not carried."""
         nothing_left = bool(self.refused) and not fixed_listeners(self.cell.value)
-        return Report(self.is_up and not nothing_left, (*self.refused, *self.trouble))
+        return Report(self.is_up and not nothing_left, (*self.refused, *self.trouble, *self.ignored))
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """Which policies about a proxy its engine does not follow; to be asked again when one of ``kinds`` changes."""
+
+    kinds: tuple[str, ...] = ()
+    of: Callable[[Resource], tuple[Violation, ...]] = lambda _: ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +100,8 @@ class Told:
 class ProxyHost:
     """Runs the engines: of the proxies that the file owns from the start, of selected Dataplanes as they come and go.
 
-    ``reports`` tells who runs and what of it is refused, for insights; that is in the log too, and counted. The
+    ``reports`` tells who runs and what of it is refused, for insights; that is in the log too, and counted; and which
+    policies its engine does not follow, as ``ignored`` says. The
     identities of one that left for good are released. ``bound_vips`` is where the proxy that owns the VIPs takes
     connections, nowhere while it does not run, and ``served_views`` the views that its listeners are up to; None if
     this process has no such proxy. An address that a file's proxy cannot listen on ends the process (``ListenError``);
@@ -107,8 +118,10 @@ class ProxyHost:
         release: Callable[[str, str], Awaitable[None]],
         rng: random.Random,
         registry: CollectorRegistry,
+        ignored: Ignored | None = None,
     ) -> None:
         self._store = store
+        self._ignored = ignored or Ignored()
         self._wanted = wanted
         self._engine_for = engine_for
         self._release = release
@@ -130,7 +143,7 @@ class ProxyHost:
         Raises:
             ListenError: an address of a proxy of the file is taken.
         """
-        with self._store.watch(PROXY_KINDS) as feed:
+        with self._store.watch((*PROXY_KINDS, *self._ignored.kinds)) as feed:
             async with trio.open_nursery() as nursery:
                 # The owner of the VIPs last: its wildcard sockets would take the ports of the others' inbounds.
                 for key in sorted(self._wanted.own, key=lambda own: own == self._wanted.vip_owner):
@@ -144,7 +157,11 @@ class ProxyHost:
                 self._publish()
                 task_status.started()
                 while True:
-                    self._select(nursery, await feed.take())
+                    keys = await feed.take()
+                    if any(key.kind in self._ignored.kinds for key in keys):
+                        for running in self._running.values():
+                            self._note_ignored(running)
+                    self._select(nursery, [key for key in keys if key.kind in PROXY_KINDS])
 
     def ready(self) -> bool:
         """Whether every proxy of the file serves."""
@@ -158,6 +175,7 @@ class ProxyHost:
         running = Running(cell, self._engine_for(cell, key == self._wanted.vip_owner), trio.CancelScope())
         self._running[key] = running
         self._note_refused(running, check(resource))
+        self._note_ignored(running)
         return running
 
     def _note_refused(self, running: Running, refused: tuple[Violation, ...]) -> None:
@@ -170,7 +188,14 @@ class ProxyHost:
         if not refused:
             self._refused.remove(key.mesh, key.name)
 
-    def _select(self, nursery: trio.Nursery, keys: Sequence[ResourceKey] | frozenset[ResourceKey]) -> None:
+    def _note_ignored(self, running: Running) -> None:
+        now = self._ignored.of(running.cell.value)
+        for violation in now:
+            if violation not in running.ignored:
+                log.warning("%s: %s", running.cell.value.key, violation)
+        running.ignored = now
+
+    def _select(self, nursery: trio.Nursery, keys: Sequence[ResourceKey]) -> None:
         """Start, update and stop what changed."""
         for key in sorted(keys):
             resource = self._store.get(key)
@@ -183,6 +208,7 @@ class ProxyHost:
             elif running is not None:
                 running.cell.publish(resource)
                 self._note_refused(running, check(resource))
+                self._note_ignored(running)
             elif any(s.has(key) for s in self._wanted.selections):
                 nursery.start_soon(self._keep, self._prepare(key))
         self._publish()

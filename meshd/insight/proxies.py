@@ -39,7 +39,7 @@ class Report:
     """What is to be said of a proxy of this process.
 
     ``is_carried``: connections are taken for it, so it is online. ``refused`` are the parts of its resource that are
-    not carried, with the reasons.
+    not carried, and the policies that are not followed, with the reasons.
     """
 
     is_carried: bool = True

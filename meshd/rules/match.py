@@ -75,12 +75,17 @@ def selects_inbound(policy: Resource, dataplane: Resource, inbound: Inbound) -> 
         return False
     if ref.kind is Kind.DATAPLANE:
         section = inbound.name or str(inbound.port)
-        return _names(ref, policy, dataplane) and ref.section_name in (None, "", section)
+        return names(ref, policy, dataplane) and ref.section_name in (None, "", section)
     return _by_tags(ref, dataplane, inbound.tags)
 
 
 def selects_proxy(policy: Resource, dataplane: Resource) -> bool:
-    """Whether the policy's top level is about any inbound of the Dataplane, or about the delegated gateway it is."""
+    """Whether the policy's top level is about any inbound of the Dataplane, or about the delegated gateway it is.
+
+    A policy about a route is about every proxy: it is the route that selects them (see ``rules.outbound``).
+    """
+    if top_level(policy).kind is Kind.MESH_HTTP_ROUTE:
+        return _reaches(policy, dataplane)
     networking = cast("Dataplane", dataplane.spec).networking
     if any(selects_inbound(policy, dataplane, inbound) for inbound in networking.inbound or ()):
         return True
@@ -88,7 +93,7 @@ def selects_proxy(policy: Resource, dataplane: Resource) -> bool:
         return False
     ref = top_level(policy)
     if ref.kind is Kind.DATAPLANE:
-        return _reaches(policy, dataplane) and _names(ref, policy, dataplane)
+        return _reaches(policy, dataplane) and names(ref, policy, dataplane)
     return _reaches(policy, dataplane) and _by_tags(ref, dataplane, networking.gateway.tags or {})
 
 
@@ -99,10 +104,11 @@ def by_specificity(policies: Iterable[Resource]) -> tuple[Resource, ...]:
     reference, role, and last the display name: the lexicographically smaller one wins.
     """
     by_name = sorted(policies, key=lambda p: (p.display_name, p.key), reverse=True)
-    return tuple(sorted(by_name, key=_rank))
+    return tuple(sorted(by_name, key=rank))
 
 
-def _rank(policy: Resource) -> tuple[int, ...]:
+def rank(policy: Resource) -> tuple[int, ...]:
+    """How specific a policy is, but for its name: it comes after all that have less."""
     ref = top_level(policy)
     is_dataplane = ref.kind is Kind.DATAPLANE
     return (
@@ -127,17 +133,18 @@ def _by_tags(ref: TargetRef, dataplane: Resource, tags: Mapping[str, str]) -> bo
     return tags_match(subset_of(ref), tags)
 
 
-def _names(ref: TargetRef, policy: Resource, dataplane: Resource) -> bool:
+def names(ref: TargetRef, policy: Resource, resource: Resource) -> bool:
+    """Whether a reference in ``policy`` to resources of the kind of ``resource`` (a Dataplane, a route) means it."""
     if ref.labels:
-        return all(dataplane.labels.get(key) == value for key, value in ref.labels.items())
+        return all(resource.labels.get(key) == value for key, value in ref.labels.items())
     if not ref.name:
-        return not ref.namespace or ref.namespace == dataplane.labels.get(label.NAMESPACE, "")
+        return not ref.namespace or ref.namespace == resource.labels.get(label.NAMESPACE, "")
     namespace = ref.namespace or policy.labels.get(label.NAMESPACE, "")
     zone = policy.labels.get(label.ZONE)
     return (
-        ref.name == dataplane.display_name
-        and namespace == dataplane.labels.get(label.NAMESPACE, "")
-        and zone in (None, dataplane.labels.get(label.ZONE, zone))
+        ref.name == resource.display_name
+        and namespace == resource.labels.get(label.NAMESPACE, "")
+        and zone in (None, resource.labels.get(label.ZONE, zone))
     )
 
 

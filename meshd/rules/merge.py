@@ -1,6 +1,7 @@
 """Merging the confs of several policies into the one that applies."""
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from meshd.model.resource import Spec
@@ -41,6 +42,31 @@ def merge_confs(confs: Sequence[ConfT]) -> ConfT:
         raise ValueError("nothing to merge")
     if len(confs) == 1:
         return confs[0]
+    merged: ConfT = _merged(_Same(tuple(confs)))
+    return merged
+
+
+class _Same:
+    """Confs as a key: equal to the same objects only. Holds them, so that none of them can become another one."""
+
+    __slots__ = ("confs",)
+
+    def __init__(self, confs: tuple[Spec, ...]) -> None:
+        self.confs = confs
+
+    def __hash__(self) -> int:
+        return hash(tuple(map(id, self.confs)))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Same) or len(self.confs) != len(other.confs):
+            return False
+        return all(one is another for one, another in zip(self.confs, other.confs, strict=True))
+
+
+@lru_cache(maxsize=1024)
+def _merged(key: _Same) -> Any:
+    # A thousand services under the same policies ask for the same merge.
+    confs = key.confs
     documents = [conf.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude_none=True) for conf in confs]
     return type(confs[0]).model_validate(merge_documents(documents))
 

@@ -21,6 +21,8 @@ DIRECT_ACCESS = "direct_access"
 PROBES = "probe:listener"
 PROBE_ROUTES = "probe:route_configuration"
 ADS_CLUSTER = "ads_cluster"
+NOWHERE = "meshd:nowhere"
+"""A cluster that is never there: an Envoy closes connections that are routed to it."""
 
 _NOT_IN_STATS = re.compile(r"[^a-zA-Z_\-0-9]")
 MAX_SOCKET_PATH = 98

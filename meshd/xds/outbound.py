@@ -100,7 +100,8 @@ def outbound(
     draft = OutboundDraft(destination, listener)
     own = Backend(wanted.service, 1, wanted.tags)
     needed: set[ClusterKey] = set()
-    if destination.speaks_http:
+    # As Kuma has it, a TCP route to a service that speaks HTTP is in force unless an HTTP route is.
+    if destination.speaks_http and (routes.http is not None or routes.tcp is None):
         http = routes.http if routes.http is not None else (HttpRoute(MATCH_ALL_ROUTE, {"prefix": "/"}, (own,)),)
         for route in http:
             draft.routes.append(RouteDraft(_route(view, route), route.origins))
@@ -111,10 +112,8 @@ def outbound(
     else:
         backends = routes.tcp if routes.tcp is not None else (own,)
         shares = [(names.service_cluster(b.service, b.tags), b.weight) for b in backends if b.weight]
-        # A route without backends refuses connections, as to a service that has no instance.
-        shares = shares or [(names.service_cluster(wanted.service, wanted.tags), 1)]
-        needed |= {(b.service, b.tags) for b in backends} or {(wanted.service, wanted.tags)}
-        draft.tcp = listeners.weighted_tcp_proxy(wanted.service, shares)
+        needed |= {(b.service, b.tags) for b in backends}
+        draft.tcp = listeners.weighted_tcp_proxy(wanted.service, shares or [(names.NOWHERE, 1)])
     matched.outbound(draft)
     if draft.hcm is not None:
         draft.hcm["routeConfig"]["virtualHosts"][0]["routes"] = [route.document for route in draft.routes]

@@ -2,19 +2,23 @@
 
 import random
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
 import trio.testing
 from prometheus_client import CollectorRegistry
 
-from meshd.app.service import ProxyHost, SecretWatch, Selection, Wanted
+from meshd.app.service import Ignored, ProxyHost, SecretWatch, Selection, Wanted
 from meshd.insight.proxies import Report
 from meshd.kinds.dataplane import Dataplane
 from meshd.kinds.mesh import Mesh
 from meshd.kinds.secret import Secret
 from meshd.kinds.zone_ingress import ZoneIngress
 from meshd.model.resource import Resource, ResourceKey
+from meshd.policies import discover
+from meshd.policies.ignored import REASON, ignored, without_engine
+from meshd.policies.mesh_retry import MeshRetry
 from meshd.runtime.latest import Latest
 from meshd.runtime.listen import ListenError
 from meshd.store.memory import MemoryStore
@@ -79,9 +83,9 @@ class World:
     async def release(self, mesh, name):
         self.log.append(f"{mesh}/{name} released")
 
-    def host(self, own=(), vip_owner=None, names="web-*"):
+    def host(self, own=(), vip_owner=None, names="web-*", ignored=None):
         wanted = Wanted(tuple(own), vip_owner, (Selection("default", names),))
-        return ProxyHost(self.store, wanted, self.engine, self.release, random.Random(1), self.registry)
+        return ProxyHost(self.store, wanted, self.engine, self.release, random.Random(1), self.registry, ignored)
 
     async def put(self, *resources):
         await self.store.write([Put(r) for r in resources])
@@ -246,3 +250,22 @@ async def test_a_written_or_removed_secret_is_told_and_nothing_else():
             await trio.testing.wait_all_tasks_blocked()
             assert watch.changes.value == number
         nursery.cancel_scope.cancel()
+
+
+async def test_policies_that_an_engine_does_not_follow_are_reported_while_they_are_there(world, caplog):
+    policies = discover()
+    unheard = Ignored(without_engine(policies), partial(ignored, policies, world.store.list))
+    retry = Resource(ResourceKey("MeshRetry", "default", "often"), MeshRetry())
+    host = world.host(ignored=unheard)
+    await world.put(Resource(ResourceKey("Mesh", "", "default"), Mesh()), dataplane(WEB, "tcp"))
+    async with running(host):
+        await trio.testing.wait_all_tasks_blocked()
+        assert host.reports.value == {WEB: Report(True)}
+        await world.put(retry)
+        [violation] = host.reports.value[WEB].refused
+        assert violation.field == "MeshRetry often"
+        await world.delete(retry.key)
+        assert host.reports.value == {WEB: Report(True)}
+    assert [r.message for r in caplog.records if "MeshRetry" in r.message] == [
+        f"Dataplane default/web-1: MeshRetry often: {REASON}"
+    ]

@@ -164,6 +164,19 @@ def test_all_violations_are_reported(spec, violations):
         ),
         (
             {
+                "type": "RequestHeaderModifier",
+                "requestHeaderModifier": {
+                    "set": [
+                        {"name": "a", "value": "100%%"},
+                        {"name": "b", "value": "%REQ(:path):10% %PROTOCOL%"},
+                        {"name": "c", "value": "100%"},
+                    ]
+                },
+            },
+            ['.requestHeaderModifier.set[2].value: "100%" is no command of Envoy: write %% for a percent sign'],
+        ),
+        (
+            {
                 "type": "RequestRedirect",
                 "requestRedirect": {
                     "scheme": "ftp",

@@ -142,3 +142,9 @@ def test_the_smaller_display_name_wins():
     synced = policy("zzz-hash", {"kuma.io/display-name": "aaa"})
     for pair in itertools.permutations([synced, policy("bbb")]):
         assert [p.key.name for p in by_specificity(pair)] == ["bbb", "zzz-hash"]
+
+
+def test_a_policy_about_a_route_is_about_every_proxy():
+    made = policy("p", kind="MeshHTTPRoute", name="r")
+    assert of_proxy([made], DP) == of_proxy([made], GATEWAY) == (made,)
+    assert of_inbound([made], DP, DP.spec.networking.inbound[0]) == ()

@@ -6,6 +6,7 @@ with. README.md tells users.
 
 from meshd.model.resource_type import ResourceType, Scope
 from meshd.policies import TRAVELS, Policy
+from meshd.policies.mesh_circuit_breaker.envoy import CircuitBreakerShaper
 from meshd.policies.mesh_circuit_breaker.initial import initial
 from meshd.policies.mesh_circuit_breaker.spec import MeshCircuitBreaker
 from meshd.policies.mesh_circuit_breaker.validate import validate
@@ -23,6 +24,6 @@ TYPE = ResourceType(
     is_policy=True,
 )
 
-POLICY = Policy(type=TYPE, order=1300, initial=initial)
+POLICY = Policy(type=TYPE, order=1300, initial=initial, shaper=CircuitBreakerShaper())
 
 __all__ = ["POLICY", "TYPE", "MeshCircuitBreaker"]

@@ -6,6 +6,7 @@ tells users.
 
 from meshd.model.resource_type import ResourceType, Scope
 from meshd.policies import TRAVELS, Policy
+from meshd.policies.mesh_http_route.envoy import HttpRouteShaper
 from meshd.policies.mesh_http_route.spec import MeshHTTPRoute
 from meshd.policies.mesh_http_route.validate import validate
 
@@ -22,6 +23,6 @@ TYPE = ResourceType(
     is_policy=True,
 )
 
-POLICY = Policy(type=TYPE, order=100)
+POLICY = Policy(type=TYPE, order=100, shaper=HttpRouteShaper())
 
 __all__ = ["POLICY", "TYPE", "MeshHTTPRoute"]

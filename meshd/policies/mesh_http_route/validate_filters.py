@@ -29,6 +29,8 @@ SCHEMES = ("http", "https")
 REDIRECT_CODES = (301, 302, 303, 307, 308)
 _HOST_NAME = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*\Z")
 _IP_V4 = re.compile(r"[0-9]+(\.[0-9]+){3}\Z")
+_COMMAND = re.compile(r"%%|%[A-Z0-9_]+(\([^)]*\))?(:[0-9]+)?%")
+"""What a percent sign may stand for in the value of a header: Envoy refuses the whole listener for any other."""
 _FIELD = {
     FilterType.REQUEST_HEADER_MODIFIER: "requestHeaderModifier",
     FilterType.RESPONSE_HEADER_MODIFIER: "responseHeaderModifier",
@@ -69,6 +71,11 @@ def _missing(filter_: Filter, path: str) -> Iterator[Violation]:
 def _headers(modifier: HeaderModifier, path: str) -> Iterator[Violation]:
     if modifier.set is None and modifier.add is None and modifier.remove is None:
         yield Violation(path, "must have at least one of set, add and remove")
+    for field, headers in (("set", modifier.set or ()), ("add", modifier.add or ())):
+        for index, header in enumerate(headers):
+            if "%" in _COMMAND.sub("", header.value):
+                message = f'"{header.value}" is no command of Envoy: write %% for a percent sign'
+                yield Violation(f"{path}.{field}[{index}].value", message)
     seen: set[str] = set()
     for field, names in (
         ("set", [header.name for header in modifier.set or ()]),

@@ -6,6 +6,7 @@
 
 from meshd.model.resource_type import ResourceType, Scope
 from meshd.policies import TRAVELS, Policy
+from meshd.policies.mesh_retry.envoy import RetryShaper
 from meshd.policies.mesh_retry.initial import initial
 from meshd.policies.mesh_retry.spec import MeshRetry
 from meshd.policies.mesh_retry.validate import validate
@@ -23,6 +24,6 @@ TYPE = ResourceType(
     is_policy=True,
 )
 
-POLICY = Policy(type=TYPE, order=1400, initial=initial)
+POLICY = Policy(type=TYPE, order=1400, initial=initial, shaper=RetryShaper())
 
 __all__ = ["POLICY", "TYPE", "MeshRetry"]

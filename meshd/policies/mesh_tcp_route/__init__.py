@@ -5,6 +5,7 @@
 
 from meshd.model.resource_type import ResourceType, Scope
 from meshd.policies import TRAVELS, Policy
+from meshd.policies.mesh_tcp_route.envoy import TcpRouteShaper
 from meshd.policies.mesh_tcp_route.spec import MeshTCPRoute
 from meshd.policies.mesh_tcp_route.validate import validate
 
@@ -21,6 +22,6 @@ TYPE = ResourceType(
     is_policy=True,
 )
 
-POLICY = Policy(type=TYPE, order=200)
+POLICY = Policy(type=TYPE, order=200, shaper=TcpRouteShaper())
 
 __all__ = ["POLICY", "TYPE", "MeshTCPRoute"]

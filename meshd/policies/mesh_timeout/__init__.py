@@ -6,6 +6,7 @@ with. README.md tells users.
 
 from meshd.model.resource_type import ResourceType, Scope
 from meshd.policies import TRAVELS, Policy
+from meshd.policies.mesh_timeout.envoy import TimeoutShaper
 from meshd.policies.mesh_timeout.initial import initial
 from meshd.policies.mesh_timeout.spec import MeshTimeout
 from meshd.policies.mesh_timeout.validate import validate
@@ -23,6 +24,6 @@ TYPE = ResourceType(
     is_policy=True,
 )
 
-POLICY = Policy(type=TYPE, order=1000, initial=initial)
+POLICY = Policy(type=TYPE, order=1000, initial=initial, shaper=TimeoutShaper())
 
 __all__ = ["POLICY", "TYPE", "MeshTimeout"]

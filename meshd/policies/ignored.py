@@ -1,0 +1,47 @@
+"""Which policies a proxy of the built-in engine takes no notice of, so that this can be said."""
+
+from collections.abc import Callable, Sequence
+from typing import cast
+
+from meshd.kinds.dataplane import Dataplane
+from meshd.model.errors import Violation
+from meshd.model.resource import Resource
+from meshd.policies import Policy
+from meshd.rules import match
+
+REASON = "has no effect here: the built-in engine carries bytes and has timeouts and retries of its own; use Envoy"
+
+
+def without_engine(policies: Sequence[Policy]) -> tuple[str, ...]:
+    """The kinds that have no effect on the built-in engine."""
+    return tuple(policy.type.kind for policy in policies if policy.permit_for is None)
+
+
+def ignored(
+    policies: Sequence[Policy], stored: Callable[[str, str], Sequence[Resource]], dataplane: Resource
+) -> tuple[Violation, ...]:
+    """A violation for each policy about ``dataplane`` that the built-in engine does not follow.
+
+    ``stored`` gives the policies of a kind and mesh. Those that a mesh began with are not worth a word while they are
+    as they were: nobody asked for them, and the engine's own behaviour is much the same.
+    """
+    if not isinstance(dataplane.spec, Dataplane):
+        return ()
+    kinds = without_engine(policies)
+    return tuple(
+        Violation(f"{policy.type.kind} {resource.display_name}", REASON)
+        for policy in policies
+        if policy.type.kind in kinds
+        for resource in stored(policy.type.kind, dataplane.key.mesh)
+        if not match.is_shadow(resource) and _is_about(resource, dataplane) and not _is_initial(policy, resource)
+    )
+
+
+def _is_about(policy: Resource, dataplane: Resource) -> bool:
+    inbounds = cast("Dataplane", dataplane.spec).networking.inbound
+    return match.selects_proxy(policy, dataplane) or any(match.selects_inbound(policy, dataplane, i) for i in inbounds)
+
+
+def _is_initial(policy: Policy, resource: Resource) -> bool:
+    made = policy.initial(resource.key.mesh)
+    return any(m.key.name == resource.display_name and m.spec == resource.spec for m in made)
