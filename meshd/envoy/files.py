@@ -1,12 +1,12 @@
-"""Makes, writes and removes the files of one Envoy, for this user alone. Blocks: call it in a worker thread."""
+"""Makes and removes the files of one Envoy, for this user alone. Blocks: call it in a worker thread."""
 
-import contextlib
 import os
 import secrets
 import shutil
 import stat
 from pathlib import Path
 
+from meshd.ca.private_files import write_private
 from meshd.envoy.places import Places
 
 SECRET_BYTES = 32
@@ -31,16 +31,6 @@ def prepare(at: Places) -> bytes:
         secret = secrets.token_bytes(SECRET_BYTES)
         write_private(at.secret, secret)
     return secret
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Replace a file at once by one of mode 0600."""
-    fresh = path.with_name(path.name + ".new")
-    with contextlib.suppress(FileNotFoundError):
-        fresh.unlink()
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as file:
-        file.write(content)
-    fresh.replace(path)
 
 
 def read_or_nothing(path: Path) -> bytes:

@@ -6,7 +6,7 @@ takes it over if it is still what is wanted. What becomes of it at an orderly en
 
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import trio
 
 from meshd.ca.internal import InternalCredentials, credential
+from meshd.ca.private_files import write_private
 from meshd.envoy import files
 from meshd.envoy.admin import DRAINING, LIVE
 from meshd.envoy.client import Admin
@@ -67,9 +68,9 @@ class Surroundings:
     version: Version
 
 
-Bootstrap = Callable[[Surroundings], Mapping[str, Any]]
-"""The bootstrap as a proto-JSON document. Equal surroundings and an equal configuration must give an equal one, in the
-next run too: another one means that a running Envoy is replaced."""
+Bootstrap = Callable[[Surroundings], Awaitable[Mapping[str, Any]]]
+"""The bootstrap as a proto-JSON document; may wait for what it depends on. Equal surroundings and an equal
+configuration must give an equal one, in the next run too: another one means that a running Envoy is replaced."""
 
 
 @dataclass(slots=True)
@@ -171,9 +172,8 @@ class EnvoyProcess:
         shown = await self._prepare()
         version = await self._common.version(self._options.binary)
         at = self._at
-        bootstrap = bootstrap_bytes(
-            self._common.bootstrap(Surroundings(self._proxy, at.admin_socket, at.sockets, shown, version))
-        )
+        about = Surroundings(self._proxy, at.admin_socket, at.sockets, shown, version)
+        bootstrap = bootstrap_bytes(await self._common.bootstrap(about))
         with open_pipe(at.log) as fd:
             pipe = LogPipe(fd, self.name, lambda lines: self._common.metrics.dropped(self._proxy, lines))
             async with trio.open_nursery() as reading:
@@ -232,7 +232,7 @@ class EnvoyProcess:
             log.warning("%s: its log stays as it is: %s", self.name, error)
 
     async def _start(self, bootstrap: bytes) -> Session:
-        await trio.to_thread.run_sync(files.write_private, self._at.bootstrap, bootstrap)
+        await trio.to_thread.run_sync(write_private, self._at.bootstrap, bootstrap)
         command = argv(self._options, self._at)
         try:
             session = await Session.start(command, self._common.env, self._at.log)

@@ -11,7 +11,7 @@ SECRET, OTHER = credential(bytes(range(32))), credential(bytes(32))
 
 
 def test_a_credential_is_no_token():
-    assert SECRET == PREFIX + bytes(range(32)).hex()
+    assert PREFIX + bytes(range(32)).hex() == SECRET
     assert is_internal(SECRET)
     assert not is_internal("eyJhbGciOiJSUzI1NiJ9.e30.x")
     assert not is_internal("")

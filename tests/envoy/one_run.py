@@ -22,7 +22,7 @@ from tests.envoy.support import WEB, with_admin
 
 
 async def main(state, document):
-    def bootstrap(surroundings):
+    async def bootstrap(surroundings):
         return with_admin(json.loads(document.read_text()), surroundings)
 
     fleet = Fleet(

@@ -72,7 +72,7 @@ class World:
         self.asked_whether_kept.append(is_adopted)
         return self.kept
 
-    def bootstrap(self, surroundings):
+    async def bootstrap(self, surroundings):
         self.surroundings = surroundings
         return with_admin({"pretend": self.pretend, "credential": surroundings.credential}, surroundings)
 

@@ -4,7 +4,8 @@ import sys
 
 import pytest
 
-from meshd.envoy.binary import find_binary, is_program, wheel_binary, why_missing
+from meshd.envoy.binary import find_binary, is_program, missing_envoys, wheel_binary, why_missing
+from tests.config.support import load
 
 
 @pytest.fixture
@@ -60,3 +61,23 @@ def test_another_package_of_that_name_is_no_wheel(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "path", [])
     sys.path_importer_cache.pop(str(tmp_path), None)
     assert wheel_binary() is None
+
+
+def test_every_entry_without_an_envoy_is_named_with_its_line(tmp_path, monkeypatch, program):
+    here = program("here")
+    text = f"""\
+proxies:
+  - {{engine: envoy, dataplanes: {{names: a}}}}
+  - {{engine: envoy, binary: none, dataplanes: {{names: b}}}}
+  - {{engine: envoy, binary: {here}, dataplanes: {{names: c}}}}
+  - {{dataplanes: {{names: d}}}}
+"""
+    loaded = load(tmp_path, text)
+    monkeypatch.setattr("meshd.envoy.binary.wheel_binary", lambda: None)
+    found = [str(p).removeprefix(f"{tmp_path}/") for p in missing_envoys(loaded, {"PATH": str(tmp_path / "empty")})]
+    assert found == [
+        f"0.yaml:2: proxies[0].engine: {why_missing(None)}",
+        f"0.yaml:3: proxies[1].binary: {why_missing(tmp_path / 'none')}",
+    ]
+    monkeypatch.setattr("meshd.envoy.binary.wheel_binary", lambda: here)
+    assert len(list(missing_envoys(loaded, {}))) == 1

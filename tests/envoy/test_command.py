@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from meshd.config.tree import EnvoyLogLevel
 from meshd.envoy.command import (
-    LOG_LEVELS,
     NotEnvoy,
     Options,
     Version,
@@ -47,7 +47,7 @@ def test_without_a_concurrency_it_has_a_worker_for_each_processor_it_may_use():
     assert "--concurrency" not in line
 
 
-@pytest.mark.parametrize("level", LOG_LEVELS)
+@pytest.mark.parametrize("level", EnvoyLogLevel)
 def test_the_log_level_is_found_again(level):
     assert log_level(argv(Options(BINARY, 1, level), AT)) == level
 

@@ -40,7 +40,7 @@ class RealWorld(World):
         clusters = [static.cluster("echo", self.upstream)]
         return {"static_resources": {"listeners": [listener], "clusters": clusters}} | self.static
 
-    def bootstrap(self, surroundings):
+    async def bootstrap(self, surroundings):
         self.surroundings = surroundings
         return with_admin(self.document(), surroundings)
 
