@@ -2,154 +2,40 @@
 
 import logging
 import os
-import random
-import secrets
 import signal
-import socket
 import sys
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
-from typing import Any
 
 import trio
-from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector, disable_created_metrics
+from prometheus_client import PlatformCollector, ProcessCollector, disable_created_metrics
 
 from meshd import __version__
-from meshd.app import xds
 from meshd.app.bootstrap import missing_defaults, own_proxies
 from meshd.app.process import allow_many_files, make_directories, settle_memory
-from meshd.app.service import DpListener, Ignored, KdsListener, ProxyHost, SecretWatch, Selection, Wanted
-from meshd.app.status import global_status, zone_status
-from meshd.ca.identity import Credentials, dataplane_uris
-from meshd.ca.keeper import CaKeeper
-from meshd.ca.service import IdentityService
-from meshd.config import Config, LoadedConfig
+from meshd.app.role import Role, Tiers, utc_now
+from meshd.app.server import KdsListener
+from meshd.app.status import global_status
+from meshd.app.zone import zone_tiers
+from meshd.config import Config, ConfigErrors, LoadedConfig
 from meshd.config.tree import StoreType
-from meshd.dns.lookup import RealAddresses
-from meshd.dns.service import Resolver
-from meshd.dns.settings import settings as dns_settings
-from meshd.insight.keeper import InsightKeeper
-from meshd.insight.service import ProxyInsights
+from meshd.envoy.binary import missing_envoys
 from meshd.kds.admission import AdmittedZone
-from meshd.kds.client import ZoneKds, client_context, connector
-from meshd.kds.keeper import ControlPlane
 from meshd.kds.server import GlobalKds
 from meshd.kinds.declare import KINDS
-from meshd.kinds.external_service import DataSource
-from meshd.kinds.secret import Secret
-from meshd.l4.client import Resolver as HostNames
-from meshd.l4.metrics import Metrics as EngineMetrics
-from meshd.l4.render import Settings as EngineSettings
-from meshd.l4.service import Engine
-from meshd.l4.session import Limits as EngineLimits
-from meshd.l4.table import PermitFor
 from meshd.model.errors import MeshdError
 from meshd.model.registry import Registry
-from meshd.model.resource import Resource, ResourceKey
-from meshd.policies import Policy, discover
-from meshd.policies.ignored import ignored, without_engine
-from meshd.policies.initial import initial_policies
-from meshd.rest.handlers import Api
-from meshd.rest.server import Binding, HttpMetrics, HttpServer, api_server, diagnostics_server, tls_context
-from meshd.rpc import GrpcServer, RpcMetrics
-from meshd.runtime.latest import Latest
+from meshd.policies import discover
+from meshd.rest.server import Binding, tls_context
+from meshd.rpc import GrpcServer
 from meshd.runtime.notify import READY, STOPPING, notify
-from meshd.runtime.supervisor import Service, leaves, supervise
+from meshd.runtime.supervisor import leaves, supervise
 from meshd.store.memory import MemoryStore
 from meshd.store.sqlite import SqliteStore
 from meshd.store.store import Store
-from meshd.topology.keeper import Keeper, VipSettings
-from meshd.xds.keeper import XdsKeeper
-from meshd.xds.matched import Shapers
-from meshd.xds.server import ControlPlane as XdsControlPlane
-from meshd.xds.server import XdsServer
 
 log = logging.getLogger(__name__)
-
-Tiers = Sequence[Sequence[Service]]
-
-
-def utc_now() -> datetime:
-    """The clock of every service."""
-    return datetime.now(UTC)
-
-
-@dataclass(slots=True)
-class Role:
-    """What every service of one role shares. ``started`` turns true when the last tier is ready."""
-
-    config: Config
-    store: Store
-    registry: Registry
-    policies: Sequence[Policy]
-    metrics: CollectorRegistry = field(default_factory=CollectorRegistry)
-    rng: random.Random = field(default_factory=random.SystemRandom)
-    hostname: str = field(default_factory=socket.gethostname)
-    started: bool = False
-    instance_id: str = field(init=False)
-    http_metrics: HttpMetrics = field(init=False)
-    rpc_metrics: RpcMetrics = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.instance_id = f"{self.hostname}-{secrets.token_hex(2)}"
-        self.http_metrics = HttpMetrics(self.metrics)
-        self.rpc_metrics = RpcMetrics(self.metrics)
-
-    @property
-    def shapers(self) -> Shapers:
-        """What the policies do to the resources of an Envoy, in order."""
-        return tuple((p.type.kind, p.shaper) for p in self.policies if p.shaper is not None)
-
-    def api(self, kds_status: Callable[[], Mapping[str, Any]]) -> HttpServer:
-        """The REST API."""
-        api = Api(
-            self.store,
-            self.registry,
-            self.config,
-            utc_now,
-            self.instance_id,
-            self.hostname,
-            kds_status=kds_status,
-            initial=self.initial,
-        )
-        return api_server(api, self.metrics, self.http_metrics)
-
-    def initial(self, mesh: Resource) -> Sequence[Resource]:
-        """The policies that a new Mesh begins with here."""
-        return initial_policies(self.policies, mesh, self.config.zone_name)
-
-    @property
-    def permit_for(self) -> PermitFor:
-        """Who may connect, says the one policy that decides it."""
-        return next(p.permit_for for p in self.policies if p.permit_for is not None)
-
-    def control_plane(self) -> ControlPlane:
-        """What KDS needs of this role."""
-        return ControlPlane(self.store, self.registry, utc_now, self.metrics, self.instance_id, __version__)
-
-    def ca_keeper(self) -> CaKeeper:
-        """The keeper of keys and certificate authorities."""
-        return CaKeeper(
-            self.store, federated=self.config.is_federated, now=utc_now, rng=self.rng, registry=self.metrics
-        )
-
-    def insight_keeper(self) -> InsightKeeper:
-        """The keeper of MeshInsight and ServiceInsight."""
-        dns = self.config.dns_server
-        return InsightKeeper(self.store, self.registry, dns.domain, dns.service_vip_port, self.metrics, self.rng)
-
-    def diagnostics(self, missing: Callable[[], str]) -> HttpServer:
-        """Health, readiness and metrics; up before everything else."""
-
-        def ready() -> str:
-            return missing() if self.started else "starting"
-
-        return diagnostics_server(self.config, self.metrics, ready, self.http_metrics)
 
 
 def global_tiers(role: Role) -> Tiers:
@@ -172,190 +58,6 @@ def global_tiers(role: Role) -> Tiers:
     )
 
 
-def zone_tiers(role: Role, loaded: LoadedConfig) -> Tiers:
-    """A zone: views and identities, the engines, the doors, and last the way to the global."""
-    config, dns = role.config, role.config.dns_server
-    keeper = Keeper(
-        role.store,
-        role.registry,
-        config.zone_name,
-        VipSettings(dns.domain, dns.cidr, dns.service_vip_port),
-        utc_now,
-        role.metrics,
-    )
-    identities = IdentityService(
-        role.store,
-        state_dir=config.state_dir / "identities",
-        now=utc_now,
-        rng=role.rng,
-        registry=role.metrics,
-    )
-    secrets_watch = SecretWatch(role.store)
-    host_names = host_names_of(config)
-    host = proxy_host(role, loaded, keeper, identities, secrets_watch.changes, host_names)
-    diagnostics = role.diagnostics(lambda: "" if host.ready() else "proxies")
-    kds = zone_kds(role) if config.is_federated else None
-    doors: list[Service] = [role.api(lambda: zone_status(kds))]
-    if dns.listen:
-        settings = dns_settings(dns.domain, dns.listen, [str(u) for u in dns.upstreams])
-        # Where this process owns the VIPs, a name comes after its listener: the first to ask is not refused.
-        views = keeper.views if host.served_views is None else host.served_views
-        doors.append(Resolver(settings, views, dns.mesh, host.bound_vips, role.metrics))
-
-    def credentials_of(key: ResourceKey) -> Latest[Credentials] | None:
-        dataplane = role.store.get(key)
-        uris = uris_of(dataplane) if dataplane is not None else ()
-        return identities.credentials(key.mesh, key.name, uris) if uris else None
-
-    insights = ProxyInsights(role.store, host.reports, credentials_of, role.instance_id, utc_now, role.rng)
-    connected: list[Service] = []
-    if config.dp_server.enabled:
-        connected = dp_server_of(role, loaded, keeper, identities, secrets_watch.changes, host_names, insights)
-    return (
-        [diagnostics],
-        [role.ca_keeper(), identities],
-        [keeper, *([] if config.is_federated else [role.insight_keeper()])],
-        [secrets_watch, *connected],
-        [host],
-        [*doors, insights],
-        [kds] if kds is not None else [],
-    )
-
-
-def dp_server_of(
-    role: Role,
-    loaded: LoadedConfig,
-    keeper: Keeper,
-    identities: IdentityService,
-    material: Latest[int],
-    host_names: HostNames,
-    insights: ProxyInsights,
-) -> list[Service]:
-    """What serves the proxies that connect, and its door."""
-    config = role.config
-    sources = xds.outside(
-        identities, lambda mesh, source: read_data_source(role.store, mesh, source), material, host_names.addresses
-    )
-    renderer = XdsKeeper(config.zone_name, role.store, keeper.views, role.shapers, sources, role.metrics)
-    here = XdsControlPlane(role.store, role.registry, utc_now, role.rng, role.metrics, role.instance_id)
-    vips = xds.EnvoyVips(next((p.resource.key for p in loaded.proxies if p.vips), None))
-    server = XdsServer(
-        here, renderer, insights, xds.settings(config), lambda proxy, type_url: vips.answered(server, proxy, type_url)
-    )
-    door = DpListener(config, server.handlers, role.store, role.registry, role.rpc_metrics, role.hostname, utc_now)
-    return [renderer, server, door]
-
-
-def host_names_of(config: Config) -> HostNames:
-    """Finds the addresses of names for this role's proxies."""
-    dns = config.dns_server
-    upstreams = dns_settings(dns.domain, "127.0.0.1:0", [str(u) for u in dns.upstreams]).upstreams
-    return HostNames(dns.cidr, RealAddresses(upstreams) if upstreams else None)
-
-
-def uris_of(dataplane: Resource) -> tuple[str, ...]:
-    """The identity URIs of a Dataplane, empty if it has no service."""
-    try:
-        return dataplane_uris(dataplane)
-    except ValueError:
-        return ()
-
-
-def proxy_host(
-    role: Role,
-    loaded: LoadedConfig,
-    keeper: Keeper,
-    identities: IdentityService,
-    material: Latest[int],
-    host_names: HostNames,
-) -> ProxyHost:
-    """The engines of this role's proxies; ``material`` changes with the Secrets that external services name."""
-    metrics = EngineMetrics(role.metrics)
-    limits = EngineLimits(drain_s=role.config.general.drain_time.total_seconds())
-
-    def read_source(mesh: str, source: DataSource) -> bytes:
-        return read_data_source(role.store, mesh, source)
-
-    dns = role.config.dns_server
-    # A wildcard socket would take the port from the other zones of this host, in 127/8 it is never needed; and from
-    # the inbounds of Dataplanes that are still to come.
-    own_sockets = dns.is_on_loopback or bool(role.config.selections)
-
-    def engine_for(cell: Latest[Resource], owns_vips: bool) -> Engine:
-        settings = EngineSettings(owns_vips=owns_vips, own_sockets=own_sockets, read_source=read_source)
-        return Engine(
-            cell,
-            keeper.views,
-            identities.credentials,
-            role.permit_for,
-            metrics,
-            role.rng,
-            settings,
-            limits,
-            resolver=host_names,
-            material=material,
-        )
-
-    wanted = Wanted(
-        tuple(p.resource.key for p in loaded.proxies),
-        next((p.resource.key for p in loaded.proxies if p.vips), None),
-        tuple(Selection(s.mesh, s.names) for s in role.config.selections),
-    )
-    unheard = Ignored(without_engine(role.policies), partial(ignored, role.policies, role.store.list))
-    return ProxyHost(role.store, wanted, engine_for, identities.release, role.rng, role.metrics, unheard)
-
-
-def read_data_source(store: Store, mesh: str, source: DataSource) -> bytes:
-    """The bytes that a data source of a mesh names: in itself, in a Secret of the mesh, or in a file of this host.
-
-    Raises:
-        ValueError: it is not there.
-    """
-    if source.secret:
-        resource = store.get(ResourceKey("Secret", mesh, source.secret))
-        if resource is None or not isinstance(resource.spec, Secret):
-            raise ValueError(f"mesh '{mesh}' has no Secret '{source.secret}'")
-        return resource.spec.data
-    if source.file:
-        try:
-            return Path(source.file).read_bytes()
-        except OSError as error:
-            raise ValueError(f"cannot read {source.file}: {error.strerror}") from error
-    if source.inline is not None:
-        return source.inline
-    return (source.inline_string or "").encode()
-
-
-def zone_kds(role: Role) -> ZoneKds:
-    """The zone's way to its global."""
-    zone = role.config.multizone.zone
-    tls = None
-    if zone.global_address.startswith("grpcs://"):
-        ca_file = str(zone.kds.root_ca_file) if zone.kds.root_ca_file else None
-        tls = client_context(ca_file, skip_verify=zone.kds.tls_skip_verify)
-    token_file = zone.kds.token_file
-    connect = connector(zone.global_address, tls, has_token=token_file is not None, metrics=role.rpc_metrics)
-    shown = role.config.model_dump_json(by_alias=True)  # secrets are in files, of which it holds the paths
-    if token_file is None:
-        return ZoneKds(role.control_plane(), zone.name, connect, role.rng, config=shown)
-    return ZoneKds(
-        role.control_plane(), zone.name, connect, role.rng, token=lambda: read_token(token_file), config=shown
-    )
-
-
-def read_token(path: Path) -> str:
-    """The zone token. Read at every connection, so that it can be replaced, and may come later than the process.
-
-    Raises:
-        OSError: it is not there or no text; names the setting.
-    """
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is no token, which is ASCII text"
-        raise OSError(f"multizone.zone.kds.tokenFile: cannot read the zone token {path}: {reason}") from error
-
-
 @asynccontextmanager
 async def open_store(config: Config, registry: Registry) -> AsyncIterator[Store]:
     """The store of a role."""
@@ -366,13 +68,13 @@ async def open_store(config: Config, registry: Registry) -> AsyncIterator[Store]
         yield store
 
 
-async def run_role(loaded: LoadedConfig, stop: trio.Event, started: Callable[[], None]) -> None:
+async def run_role(loaded: LoadedConfig, stop: trio.Event, started: Callable[[], None], by_hand: trio.Event) -> None:
     """Run one role until ``stop``."""
     config = loaded.config
     policies = discover()
     registry = Registry((*KINDS, *(p.type for p in policies)))
     async with open_store(config, registry) as store:
-        role = Role(config, store, registry, policies)
+        role = Role(config, store, registry, policies, stop.is_set, by_hand.is_set)
         ProcessCollector(registry=role.metrics)
         PlatformCollector(registry=role.metrics)
         zone = config.zone_name
@@ -397,13 +99,24 @@ async def run_role(loaded: LoadedConfig, stop: trio.Event, started: Callable[[],
         log.info("%s: stopped", config.role)
 
 
-async def run_roles(configs: Sequence[LoadedConfig], stop: trio.Event, started: Callable[[], None]) -> None:
+async def run_roles(
+    configs: Sequence[LoadedConfig],
+    stop: trio.Event,
+    started: Callable[[], None],
+    by_hand: trio.Event | None = None,
+) -> None:
     """Run roles side by side until ``stop``; the failure of one ends all. ``started``: all of them are ready.
 
+    ``by_hand`` is set before ``stop`` if somebody at a terminal asked for it: then no Envoy is kept.
+
     Raises:
-        ConfigErrors: there is no place for the state of a role; nothing was started.
+        ConfigErrors: there is no place for the state of a role, or no Envoy; nothing was started.
     """
+    missing = list(missing_envoys(configs, os.environ))
+    if missing:
+        raise ConfigErrors(missing)
     make_directories(configs)
+    by_hand = trio.Event() if by_hand is None else by_hand
     waiting = len(configs)
 
     def one_started() -> None:
@@ -414,7 +127,7 @@ async def run_roles(configs: Sequence[LoadedConfig], stop: trio.Event, started: 
 
     async with trio.open_nursery() as nursery:
         for loaded in configs:
-            nursery.start_soon(run_role, loaded, stop, one_started)
+            nursery.start_soon(run_role, loaded, stop, one_started, by_hand)
 
 
 def run(configs: Sequence[LoadedConfig]) -> int:
@@ -436,10 +149,10 @@ def run(configs: Sequence[LoadedConfig]) -> int:
 
 
 async def _run_until_signalled(configs: Sequence[LoadedConfig]) -> None:
-    stop = trio.Event()
+    stop, by_hand = trio.Event(), trio.Event()
     async with trio.open_nursery() as nursery:
-        await nursery.start(_watch_signals, stop, nursery.cancel_scope)
-        await run_roles(configs, stop, _ready)
+        await nursery.start(_watch_signals, stop, by_hand, nursery.cancel_scope)
+        await run_roles(configs, stop, _ready, by_hand)
         nursery.cancel_scope.cancel()
 
 
@@ -453,11 +166,17 @@ def _say(state: str) -> None:
 
 
 async def _watch_signals(
-    stop: trio.Event, everything: trio.CancelScope, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    stop: trio.Event,
+    by_hand: trio.Event,
+    everything: trio.CancelScope,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         task_status.started()
         async for number in signals:
+            if number == signal.SIGINT:
+                by_hand.set()
             if stop.is_set():
                 log.warning("%s again: not waiting for connections", signal.Signals(number).name)
                 everything.cancel()

@@ -1,27 +1,36 @@
 """What serves the proxies of a zone that connect: from the configuration to services. The door is ``DpListener``."""
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
+from meshd.app.role import Role, read_data_source, utc_now
+from meshd.app.server import DpListener
+from meshd.ca.identity import dataplane_uris
+from meshd.ca.internal import InternalCredentials
 from meshd.ca.service import IdentityService
 from meshd.config import Config
 from meshd.config.dp_server import DpAuthn, ZoneAuthn
+from meshd.insight.service import ProxyInsights
 from meshd.kinds.external_service import DataSource
-from meshd.model.resource import ResourceKey
+from meshd.l4.client import Resolver as HostNames
+from meshd.model.resource import Resource, ResourceKey
 from meshd.runtime.latest import Latest
-from meshd.topology.view import BoundVips
+from meshd.runtime.supervisor import Service
+from meshd.topology.view import BoundVips, MeshView
 from meshd.xds.auth import Authn
+from meshd.xds.bootstrap import ControlPlaneAt
 from meshd.xds.hds import HealthSettings
-from meshd.xds.keeper import Outside
+from meshd.xds.keeper import Outside, XdsKeeper
 from meshd.xds.resources import LISTENER
-from meshd.xds.server import XdsServer
+from meshd.xds.server import ControlPlane, XdsServer
 from meshd.xds.service import Settings
 
 _OUTBOUND = re.compile(r"outbound:(\d+\.\d+\.\d+\.\d+):(\d+)\Z")
 
 
-def settings(config: Config) -> Settings:
+def settings(config: Config, internal: InternalCredentials) -> Settings:
     """How proxies are admitted, probed and forgotten."""
     server = config.dp_server
     defaults = server.hds.check_defaults
@@ -37,6 +46,7 @@ def settings(config: Config) -> Settings:
         config.zone_name,
         dataplane_tokens=server.authn.dp_proxy.type is not DpAuthn.NONE,
         zone_tokens=server.authn.zone_proxy.type is not ZoneAuthn.NONE,
+        internal=internal,
     )
     return Settings(
         authn,
@@ -45,32 +55,72 @@ def settings(config: Config) -> Settings:
     )
 
 
-def outside(
-    identities: IdentityService,
-    read_source: Callable[[str, DataSource], bytes],
-    material: Latest[int],
-    addresses: Callable[[str], Awaitable[tuple[str, ...]]],
-) -> Outside:
-    """What the renderer needs of the rest of the process."""
-    return Outside(identities.credentials, identities.release, read_source, material, addresses)
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What both kinds of proxies are made of: views, identities, what external services' certificates depend on."""
+
+    views: Latest[Mapping[str, MeshView]]
+    identities: IdentityService
+    material: Latest[int]
+    host_names: HostNames
 
 
-class EnvoyVips:
-    """Where an Envoy that owns the VIPs of this host takes connections: at the listeners that it said it has."""
+@dataclass(eq=False, slots=True)
+class Door:
+    """Between the server of proxies and the Envoys that this process starts.
 
-    def __init__(self, owner: ResourceKey | None) -> None:
-        self._owner = owner
-        self.bound: Latest[BoundVips] = Latest(BoundVips())
+    ``here`` is where the server is, once it is open; it takes ``credentials``. ``bound_vips`` is where the Envoy that
+    owns the VIPs of this host takes connections: at the listeners that it said it has.
+    """
+
+    here: Latest[ControlPlaneAt | None] = field(default_factory=lambda: Latest(None))
+    credentials: InternalCredentials = field(default_factory=InternalCredentials)
+    vip_owner: ResourceKey | None = None
+    bound_vips: Latest[BoundVips] = field(default_factory=lambda: Latest(BoundVips()))
 
     def answered(self, server: XdsServer, proxy: ResourceKey, type_url: str) -> None:
         """An ACK or NACK has come."""
-        if proxy == self._owner and type_url == LISTENER:
+        if proxy == self.vip_owner and type_url == LISTENER:
             bound = bound_by(server.accepted(proxy, LISTENER))
-            if bound != self.bound.value:
-                self.bound.publish(bound)
+            if bound != self.bound_vips.value:
+                self.bound_vips.publish(bound)
+
+
+def dp_server_of(role: Role, parts: Parts, insights: ProxyInsights, door: Door) -> list[Service]:
+    """What serves the proxies that connect, and its socket."""
+    config = role.config
+
+    def read_source(mesh: str, source: DataSource) -> bytes:
+        return read_data_source(role.store, mesh, source)
+
+    identities = parts.identities
+    outside = Outside(
+        identities.credentials, identities.release, read_source, parts.material, parts.host_names.addresses
+    )
+    renderer = XdsKeeper(config.zone_name, role.store, parts.views, role.shapers, outside, role.metrics)
+    here = ControlPlane(role.store, role.registry, utc_now, role.rng, role.metrics, role.instance_id)
+    server = XdsServer(
+        here,
+        renderer,
+        insights,
+        settings(config, door.credentials),
+        lambda proxy, type_url: door.answered(server, proxy, type_url),
+    )
+    socket = DpListener(
+        config, server.handlers, role.store, role.registry, role.rpc_metrics, role.hostname, utc_now, door.here
+    )
+    return [renderer, server, socket]
 
 
 def bound_by(listeners: Mapping[str, str]) -> BoundVips:
     """The addresses and ports of the outbound listeners among these names."""
     found = (_OUTBOUND.match(name) for name in listeners)
     return BoundVips(single=frozenset((str(IPv4Address(m[1])), int(m[2])) for m in found if m))
+
+
+def uris_of(dataplane: Resource) -> tuple[str, ...]:
+    """The identity URIs of a Dataplane, empty if it has no service."""
+    try:
+        return dataplane_uris(dataplane)
+    except ValueError:
+        return ()

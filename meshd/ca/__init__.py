@@ -12,6 +12,7 @@
 ``rsa_pem``            RSA keys of tokens as PEM (PKCS#1), private to public
 ``signing``            which Secret holds which key and which revocations
 ``access``             issue and check tokens against a store
+``internal``           what Envoys that this process starts show instead of a token
 ``private_files``      files that only this user may read
 ``server_certificate`` the CA and certificate of the server that proxies connect to; ``server_files`` keeps them
 ``vault``              the issued identities and trusted roots on disk (0600), reused over restarts

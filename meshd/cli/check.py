@@ -10,6 +10,7 @@ from meshd.cli.known import decode
 from meshd.config import ConfigErrors, LoadedConfig, Problem, check_together, load_files
 from meshd.config.document import Document, parse
 from meshd.config.proxies import decode_at
+from meshd.envoy.binary import missing_envoys
 from meshd.model.resource import ResourceKey
 
 
@@ -49,7 +50,8 @@ def _check_config(file: Path, configs: list[LoadedConfig]) -> list[Problem]:
     except ConfigErrors as error:
         return list(error.problems)
     configs.append(loaded)
-    for warning in (*loaded.assumed(), *loaded.warnings):
+    missing = missing_envoys([loaded], os.environ)  # a note: it may be another machine that the file is for
+    for warning in (*loaded.assumed(), *loaded.warnings, *missing):
         click.echo(f"note: {warning}", err=True)
     proxies = len(loaded.proxies)
     also = f", {proxies} prox{'y' if proxies == 1 else 'ies'}" if proxies else ""

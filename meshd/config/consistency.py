@@ -5,7 +5,7 @@ from ipaddress import IPv4Network, ip_address
 
 from meshd.config.tree import Config, StoreType, parse_global_address
 
-ZONE_ONLY = ("multizone.zone", "dnsServer", "dpServer", "bootstrapServer", "xdsServer", "proxies")
+ZONE_ONLY = ("multizone.zone", "dnsServer", "dpServer", "bootstrapServer", "xdsServer", "envoy", "proxies")
 GLOBAL_ONLY = ("multizone.global",)
 
 
@@ -32,6 +32,10 @@ def contradictions(config: Config, given: frozenset[str]) -> Iterator[tuple[str,
         return
     yield from _dp_server_contradictions(config, given)
     yield from _federation_contradictions(config, given)
+    if "envoy" in given and not config.runs_envoys:
+        yield "envoy", "does nothing without a proxy of engine: envoy; remove it"
+    if config.runs_envoys and not config.dp_server.enabled:
+        yield "dpServer.enabled", "false leaves the Envoys of proxies without a configuration; remove it"
     pool = config.dns_server.cidr
     if pool.overlaps(IPv4Network("127.0.0.0/24")):
         yield "dnsServer.CIDR", f"must not overlap 127.0.0.0/24, where this host's own servers are: {pool}"

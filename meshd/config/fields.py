@@ -109,6 +109,13 @@ def parse_upstream(value: Any) -> str:
     return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
 
 
+def parse_workers(value: Any) -> int:
+    """A number of worker threads."""
+    if type(value) is not int or not 1 <= value <= 1024:
+        raise ValueError(f"must be a number of worker threads from 1 to 1024, not {value!r}")
+    return value
+
+
 def parse_domain(value: Any) -> str:
     """A DNS domain, lower case, without a trailing dot."""
     text = value.lower().rstrip(".") if isinstance(value, str) else ""
@@ -133,6 +140,7 @@ Network4 = Annotated[IPv4Network, BeforeValidator(parse_network_4), PlainSeriali
 Interface = Annotated[str, BeforeValidator(parse_interface)]
 Listen = Annotated[str, BeforeValidator(parse_listen)]
 Upstream = Annotated[str, BeforeValidator(parse_upstream)]
+Workers = Annotated[int, BeforeValidator(parse_workers)]
 Domain = Annotated[str, BeforeValidator(parse_domain)]
 ZoneName = Annotated[str, BeforeValidator(parse_zone_name)]
 Port = Annotated[StrictInt, Field(ge=0, le=65535)]

@@ -146,8 +146,9 @@ def _make_absolute(data: dict[str, Any], base: Path) -> None:
                 holder[setting.path[-1]] = os.path.normpath(base / value)
     entries = data.get("proxies")
     for entry in entries if isinstance(entries, list) else ():
-        if isinstance(entry, dict) and isinstance(entry.get("file"), str) and entry["file"]:
-            entry["file"] = os.path.normpath(base / entry["file"])
+        for key in ("file", "binary"):
+            if isinstance(entry, dict) and isinstance(entry.get(key), str) and entry[key]:
+                entry[key] = os.path.normpath(base / entry[key])
 
 
 def _holder(data: Any, path: tuple[str, ...]) -> dict[str, Any] | None:

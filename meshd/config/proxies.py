@@ -25,15 +25,24 @@ Decode = Callable[[Mapping[str, Any]], Resource]
 class OwnProxy:
     """One proxy that this process runs. ``resource`` carries the label that says a file owns it.
 
-    ``document`` is the resource as written; ``source`` and ``line`` where.
+    ``entry`` is what the configuration says of it, ``document`` the resource as written; ``source`` and ``line`` where.
     """
 
-    engine: Engine
+    entry: ProxyEntry
     resource: Resource
-    vips: bool
     document: Mapping[str, Any]
     source: str
     line: int
+
+    @property
+    def engine(self) -> Engine:
+        """What carries its traffic."""
+        return self.entry.engine
+
+    @property
+    def vips(self) -> bool:
+        """Whether it owns the host's virtual IPs."""
+        return self.entry.vips
 
     def listens(self) -> Iterator[tuple[str, str, int]]:
         """Every (path in the document, address, port) that this proxy will bind."""
@@ -79,9 +88,8 @@ def resolve_proxies(
     problems: list[Problem] = []
     for one in entries:
         at, entry = f"proxies[{one.index}]", one.entry
-        if entry.engine is Engine.ENVOY:
-            message = "envoy is not available in this version of meshd; use engine: builtin, or run kuma-dp later on"
-            problems.append(config.problem(f"{at}.engine", message))
+        useless = _only_for_envoy(entry) if one.is_whole else ()
+        problems += [config.problem(f"{at}.{key}", "does nothing with engine: builtin; remove it") for key in useless]
         if [entry.file, entry.resource, entry.dataplanes].count(None) != 2:
             if one.is_whole:  # else the wrong key may have been meant for the missing one
                 problems.append(config.problem(at, "needs exactly one of file, resource and dataplanes"))
@@ -105,9 +113,8 @@ def resolve_proxies(
         if resource is None:
             continue
         proxy = OwnProxy(
-            entry.engine,
+            entry,
             replace(resource, labels={**resource.labels, label.MANAGED_BY_FILE: "true"}),
-            entry.vips,
             data,
             document.source,
             document.line_of(base),
@@ -118,6 +125,12 @@ def resolve_proxies(
             proxies.append(proxy)
     problems += _duplicates(proxies)
     return proxies, problems
+
+
+def _only_for_envoy(entry: ProxyEntry) -> list[str]:
+    """The settings of a builtin engine that it does not have."""
+    given = {"binary": entry.binary, "concurrency": entry.concurrency, "logLevel": entry.log_level}
+    return [key for key, value in given.items() if value is not None and entry.engine is Engine.BUILTIN]
 
 
 def decode_at(document: Document, base: str, data: Any, decode: Decode) -> tuple[Resource | None, list[Problem]]:
@@ -131,41 +144,53 @@ def decode_at(document: Document, base: str, data: Any, decode: Decode) -> tuple
 
 
 def refusals(proxy: OwnProxy) -> Iterator[tuple[str, str]]:
-    """What the builtin engine cannot carry, as (path in the document, message). Source: design section 1."""
-    kind, document = proxy.resource.key.kind, proxy.document
+    """What its engine cannot carry, as (path in the document, message). Source: design section 1."""
+    kind, networking = proxy.resource.key.kind, proxy.document.get("networking") or {}
     if kind not in KINDS:
         yield "type", f"must be one of {', '.join(KINDS)}, not {kind}"
         return
     if proxy.vips and kind != "Dataplane":
         yield "type", f"must be Dataplane for a proxy with vips: true, not {kind}"
-    if kind != "Dataplane" or proxy.engine is not Engine.BUILTIN:
+    if kind != "Dataplane":
         return
-    networking = document.get("networking") or {}
+    is_redirected = proxy.engine is Engine.ENVOY and bool(networking.get("transparentProxying"))
+    if is_redirected and proxy.vips:
+        yield "networking.transparentProxying", "brings VIPs to Envoy without vips: true; remove one of the two"
     for index, inbound in enumerate(networking.get("inbound") or ()):
         at = f"networking.inbound[{index}]"
-        protocol = inbound.get("protocol") or (inbound.get("tags") or {}).get(label.PROTOCOL, "tcp")
-        if protocol in LAYER_7:
-            yield (
-                at,
-                (
-                    f"declares protocol {protocol}, but the builtin engine carries connections (L4); Envoy peers would"
-                    f" send it HTTP/2; use {label.PROTOCOL}: tcp"
-                ),
-            )
-        listen = (inbound.get("address") or networking.get("address"), inbound.get("port"))
-        # Kuma's defaults: the application is at the inbound's own address and port unless it says otherwise.
-        behind = (inbound.get("serviceAddress") or listen[0], inbound.get("servicePort") or listen[1])
-        if listen == behind:
-            yield (
-                at,
-                (
-                    f"would listen on {listen[0]}:{listen[1]}, where its own application is; set servicePort or"
-                    " serviceAddress to the application's"
-                ),
-            )
+        if proxy.engine is Engine.BUILTIN:
+            yield from _above_layer_4(at, inbound)
+        if not is_redirected:
+            yield from _where_its_application_is(at, inbound, networking.get("address"))
     gateway = networking.get("gateway") or {}
     if gateway.get("type") == "BUILTIN":
-        yield "networking.gateway.type", "BUILTIN needs Envoy; the builtin engine can be a DELEGATED gateway"
+        yield "networking.gateway.type", "BUILTIN is not available in this version of meshd; use DELEGATED"
+
+
+def _above_layer_4(at: str, inbound: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    protocol = inbound.get("protocol") or (inbound.get("tags") or {}).get(label.PROTOCOL, "tcp")
+    if protocol in LAYER_7:
+        yield (
+            at,
+            (
+                f"declares protocol {protocol}, but the builtin engine carries connections (L4); Envoy peers would"
+                f" send it HTTP/2; use {label.PROTOCOL}: tcp, or engine: envoy"
+            ),
+        )
+
+
+def _where_its_application_is(at: str, inbound: Mapping[str, Any], address: object) -> Iterator[tuple[str, str]]:
+    listen = (inbound.get("address") or address, inbound.get("port"))
+    # Kuma's defaults: the application is at the inbound's own address and port unless it says otherwise.
+    behind = (inbound.get("serviceAddress") or listen[0], inbound.get("servicePort") or listen[1])
+    if listen == behind:
+        yield (
+            at,
+            (
+                f"would listen on {listen[0]}:{listen[1]}, where its own application is; set servicePort or"
+                " serviceAddress to the application's"
+            ),
+        )
 
 
 def _read(path: Path, config: Document, at: str, show: Callable[[Path], str]) -> tuple[list[Document], list[Problem]]:

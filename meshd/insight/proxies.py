@@ -39,11 +39,13 @@ class Report:
     """What is to be said of a proxy of this process.
 
     ``is_carried``: connections are taken for it, so it is online. ``refused`` are the parts of its resource that are
-    not carried, and the policies that are not followed, with the reasons.
+    not carried, and the policies that are not followed, with the reasons. ``has_stream``: whether it is online, and
+    with which certificate, is said by whoever serves its stream.
     """
 
     is_carried: bool = True
     refused: tuple[Violation, ...] = ()
+    has_stream: bool = False
 
 
 class Certificate(Protocol):

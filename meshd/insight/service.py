@@ -195,7 +195,7 @@ class ProxyInsights:
                 present = {p: r for p, r in wanted.items() if self._store.get(p) is not None}
                 for proxy in sorted(p for p, report in present.items() if said.get(p) != report):
                     await self._change(proxy, partial(self._show, proxy, present[proxy]))
-                for proxy in sorted(said.keys() - wanted.keys()):
+                for proxy in sorted(p for p in said.keys() - wanted.keys() if not said[p].has_stream):
                     await self._change(proxy, lambda stored: ended(stored, "", self._now()) if stored else None)
                 said = present
                 self._follow_certificates(certificates)
@@ -206,7 +206,9 @@ class ProxyInsights:
 
     def _follow_certificates(self, nursery: trio.Nursery) -> None:
         """Follow the credentials of the Dataplanes that are there now, and of no others."""
-        here = [p for p in self._proxies.value if p.kind == "Dataplane" and self._store.get(p) is not None]
+        reports = self._proxies.value
+        ours = [p for p in reports if p.kind == "Dataplane" and not reports[p].has_stream]
+        here = [p for p in ours if self._store.get(p) is not None]
         cells = {proxy: cell for proxy in here if (cell := self._credentials_of(proxy)) is not None}
         for proxy, (cell, scope) in list(self._followed.items()):
             if cells.get(proxy) is not cell:
@@ -226,7 +228,11 @@ class ProxyInsights:
         """The insight of a proxy that is here: online if it is carried, and what of it is not."""
         mine = getattr(stored.spec, "subscriptions", ()) if stored is not None else ()
         is_open = any(s.is_open and s.control_plane_instance_id == self._instance_id for s in mine)
-        if report.is_carried and not is_open:
+        if report.has_stream:
+            if stored is None and not report.refused:
+                return None
+            shown = stored if stored is not None else never_connected(proxy)
+        elif report.is_carried and not is_open:
             run = Run(self._instance_id, str(uuid.UUID(int=self._rng.getrandbits(128), version=4)))
             shown = connected(proxy, stored, run, self._now())
         elif stored is None:
@@ -278,7 +284,7 @@ class ProxyInsights:
             await self._flush()
         except UnavailableError as error:
             log.warning("cannot note that proxies are not connected any more: %s", error)
-        for proxy in sorted(self._proxies.value):
+        for proxy in sorted(p for p, report in self._proxies.value.items() if not report.has_stream):
             try:
                 await self._change(proxy, lambda stored: ended(stored, "", self._now()) if stored else None)
             except UnavailableError as error:

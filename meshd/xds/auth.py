@@ -4,10 +4,11 @@ Source: reference/dataplane.md 2.4.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from meshd.ca import access, tokens
+from meshd.ca.internal import InternalCredentials, is_internal
 from meshd.model.errors import DeniedError
 from meshd.model.resource import Resource
 from meshd.store.store import Store
@@ -18,11 +19,15 @@ SCOPE_OF = {"ZoneIngress": tokens.INGRESS, "ZoneEgress": tokens.EGRESS}
 
 @dataclass(frozen=True, slots=True)
 class Authn:
-    """Which proxies must show a token: Dataplanes, zone proxies. ``zone`` is this control plane's."""
+    """Which proxies must show a token: Dataplanes, zone proxies. ``zone`` is this control plane's.
+
+    ``internal`` knows the Envoys that this process runs, which show what it gave them.
+    """
 
     zone: str
     dataplane_tokens: bool = True
     zone_tokens: bool = True
+    internal: InternalCredentials = field(default_factory=InternalCredentials)
 
     def needs_token(self, kind: str) -> bool:
         """Whether proxies of a kind must show one."""
@@ -49,6 +54,10 @@ def authenticate(store: Store, authn: Authn, token: str, resources: Iterable[Res
     """
     for resource in resources:
         kind = resource.key.kind
+        if is_internal(token):
+            if not authn.internal.proves(resource.key, token):
+                raise DeniedError(f"{resource.key} is not run by this control plane, or by another run of it")
+            continue
         if not authn.needs_token(kind):
             continue
         if kind == "Dataplane":

@@ -103,6 +103,9 @@ SQLITE = ("type: memory", "type: sqlite, sqlite: {{path: {dir}/x.db}}")
 INGRESS = (
     "proxies: [{{resource: {{type: ZoneIngress, name: in, networking: {{address: 127.0.0.1, port: {taken}}}}}}}]\n"
 )
+ENVOY = (
+    "proxies: [{{engine: envoy, binary: none, resource: {{type: ZoneIngress, name: in, networking: {{port: 1}}}}}}]\n"
+)
 CERTIFICATES = ("tlsEnabled: false", "tlsCertFile: {dir}/none.pem, tlsKeyFile: {dir}/none.key")
 IN_USE = "127.0.0.1:{taken} is in use by another process; stop it or choose another port"
 
@@ -152,6 +155,10 @@ def replaced(text, *changes):
         ),
         (replaced(GLOBAL, ("{kds}", "{taken}")), f"meshd: multizone.global.kds.grpcPort: {IN_USE}"),
         (ZONE + INGRESS, f"meshd: ZoneIngress in: networking: {IN_USE}"),
+        (
+            ZONE + ENVOY,
+            "meshd: c.yaml:9: proxies[0].binary: {dir}/none does not exist; correct the path, or leave it out and pip",
+        ),
         (replaced(ZONE, SQLITE), "meshd: database {dir}/x.db: is not a SQLite database; move it away"),
         (
             replaced(GLOBAL, CERTIFICATES),
@@ -162,7 +169,19 @@ def replaced(text, *changes):
             "meshd: c.yaml:2: general.workDir: cannot keep state in {dir}/x.db/a: Not a directory",
         ),
     ],
-    ids=["rest", "diagnostics", "dns", "dp", "dp-certificate", "kds", "proxy", "sqlite", "certificate", "work-dir"],
+    ids=[
+        "rest",
+        "diagnostics",
+        "dns",
+        "dp",
+        "dp-certificate",
+        "kds",
+        "proxy",
+        "envoy",
+        "sqlite",
+        "certificate",
+        "work-dir",
+    ],
 )
 def test_what_an_operator_can_set_right_is_one_line_and_code_2(tmp_path, taken, text, said):
     (tmp_path / "x.db").write_bytes(b"no database" * 100)

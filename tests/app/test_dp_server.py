@@ -15,7 +15,7 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from meshd.app import dp_server
-from meshd.app.service import DpListener
+from meshd.app.server import DpListener
 from meshd.ca.server_certificate import issue_server, new_authority, wanted_names
 from meshd.ca.x509 import load_signer
 from meshd.cli.known import decode, registry

@@ -9,12 +9,15 @@ import trio
 import trio.testing
 from prometheus_client import CollectorRegistry
 
-from meshd.app.service import Ignored, ProxyHost, SecretWatch, Selection, Wanted
+from meshd.app.carriers import Carrier, Selection, Wanted
+from meshd.app.service import Ignored, ProxyHost, SecretWatch
+from meshd.config.tree import ProxyEntry
 from meshd.insight.proxies import Report
 from meshd.kinds.dataplane import Dataplane
 from meshd.kinds.mesh import Mesh
 from meshd.kinds.secret import Secret
 from meshd.kinds.zone_ingress import ZoneIngress
+from meshd.l4.render import check, fixed_listeners
 from meshd.model.resource import Resource, ResourceKey
 from meshd.policies import discover
 from meshd.policies.ignored import REASON, ignored, without_engine
@@ -45,10 +48,11 @@ def dataplane(key, *protocols, **networking):
 class FakeEngine:
     """Runs until cancelled and then drains; ``busy`` addresses refuse it."""
 
-    def __init__(self, world, cell, owns_vips):
-        self.world, self.cell, self.owns_vips = world, cell, owns_vips
+    def __init__(self, world, cell, entry):
+        self.world, self.cell, self.entry = world, cell, entry
         self.name = f"engine of {cell.value.key}"
         self.ready = Latest(value=False)
+        self.trouble = Latest("")
         self.bound_vips = Latest(BoundVips())
         self.served_views = Latest({})
 
@@ -66,26 +70,51 @@ class FakeEngine:
                 await trio.sleep(DRAIN_S)
             self.world.log.append(f"{name} down")
 
-    def forget_series(self):
-        self.world.log.append(f"{self.cell.value.key.name} forgotten")
+    def note(self, what):
+        return lambda: self.world.log.append(f"{self.cell.value.key.name} {what}")
+
+    def carrier(self):
+        is_envoy = self.entry.engine == "envoy"
+        return Carrier(
+            self,
+            self.ready,
+            self.trouble,
+            self.bound_vips,
+            self.served_views,
+            refused=(lambda _: ()) if is_envoy else check,
+            carries=lambda resource: bool(fixed_listeners(resource)),
+            retire=self.note("retired"),
+            forget=self.note("forgotten"),
+            has_stream=is_envoy,
+        )
 
 
 class World:
     def __init__(self):
         self.store = MemoryStore(lambda: NOW)
         self.registry = CollectorRegistry()
-        self.busy, self.log, self.engines = set(), [], {}
+        self.busy, self.log, self.engines, self.cleanings = set(), [], {}, 0
 
-    def engine(self, cell, owns_vips):
-        engine = self.engines[cell.value.key.name] = FakeEngine(self, cell, owns_vips)
-        return engine
+    def carrier(self, cell, entry):
+        engine = self.engines[cell.value.key.name] = FakeEngine(self, cell, entry)
+        return engine.carrier()
+
+    async def clean(self):
+        self.cleanings += 1
 
     async def release(self, mesh, name):
         self.log.append(f"{mesh}/{name} released")
 
-    def host(self, own=(), vip_owner=None, names="web-*", ignored=None):
-        wanted = Wanted(tuple(own), vip_owner, (Selection("default", names),))
-        return ProxyHost(self.store, wanted, self.engine, self.release, random.Random(1), self.registry, ignored)
+    def host(self, own=(), vip_owner=None, names="web-*", engine="builtin", ignored=None):
+        def entry(**also):
+            return ProxyEntry.model_validate({"engine": engine, **also})
+
+        wanted = Wanted(
+            {key: entry(vips=key == vip_owner) for key in own},
+            (Selection("default", names, entry()), Selection("default", "web-*", entry(vips=True))),
+        )
+        rng = random.Random(1)
+        return ProxyHost(self.store, wanted, self.carrier, self.release, self.clean, rng, self.registry, ignored)
 
     async def put(self, *resources):
         await self.store.write([Put(r) for r in resources])
@@ -112,27 +141,13 @@ async def running(host):
         nursery.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize(
-    ("key", "is_one"),
-    [
-        (WEB, True),
-        (ResourceKey("Dataplane", "default", "web-"), True),
-        (ResourceKey("Dataplane", "default", "Web-1"), False),
-        (ResourceKey("Dataplane", "other", "web-1"), False),
-        (ResourceKey("ZoneIngress", "default", "web-1"), False),
-    ],
-)
-def test_a_selection_is_a_mesh_and_a_pattern_of_names(key, is_one):
-    assert Selection("default", "web-*").has(key) is is_one
-
-
 async def test_proxies_of_the_file_are_up_when_it_has_started(world):
     await world.put(Resource(INGRESS, ZoneIngress()), dataplane(VM, "tcp"))
     host = world.host([INGRESS, VM], vip_owner=VM)
     assert not host.ready()
     async with running(host):
         assert world.log == ["in up", "vm up"]
-        assert (world.engines["in"].owns_vips, world.engines["vm"].owns_vips) == (False, True)
+        assert (world.engines["in"].entry.vips, world.engines["vm"].entry.vips) == (False, True)
         assert host.ready()
         assert host.reports.value == {INGRESS: Report(), VM: Report()}
 
@@ -175,11 +190,12 @@ async def test_selected_dataplanes_come_change_and_go(world):
         changed = dataplane(WEB, "tcp", "tcp")
         await world.put(changed)
         assert world.engines["web-1"].cell.value.spec == changed.spec
+        assert not world.engines["web-1"].entry.vips  # the first selection that has it
         await world.delete(WEB)
         assert host.reports.value == {}
-        assert world.log == ["web-1 up"]
+        assert world.log == ["web-1 up", "web-1 retired"]
         await trio.sleep(DRAIN_S + 1)
-        assert world.log == ["web-1 up", "web-1 down", "web-1 forgotten", "default/web-1 released"]
+        assert world.log == ["web-1 up", "web-1 retired", "web-1 down", "web-1 forgotten", "default/web-1 released"]
 
 
 async def test_a_dataplane_that_is_back_before_its_connections_have_drained_keeps_its_identity(world):
@@ -189,7 +205,7 @@ async def test_a_dataplane_that_is_back_before_its_connections_have_drained_keep
         await world.delete(WEB)
         await world.put(dataplane(WEB, "tcp"))
         await trio.sleep(DRAIN_S + 1)
-        assert sorted(world.log) == ["web-1 down", "web-1 up", "web-1 up"]
+        assert sorted(world.log) == ["web-1 down", "web-1 retired", "web-1 up", "web-1 up"]
         assert host.reports.value == {WEB: Report()}
 
 
@@ -234,6 +250,49 @@ async def test_what_the_engine_does_not_carry_is_said_once_counted_and_reported(
         await world.delete(WEB)
         assert world.refused_parts("web-1") is None
         assert len([r for r in caplog.records if "not carried" in r.message]) == 2
+
+
+async def test_what_an_earlier_run_left_is_cleared_away_once_the_proxies_are_there(world):
+    await world.put(dataplane(WEB, "tcp"))
+    async with running(world.host()):
+        await trio.testing.wait_all_tasks_blocked()
+        assert (list(world.engines), world.cleanings) == (["web-1"], 1)
+        await world.put(dataplane(WEB, "tcp", "tcp"))
+        assert world.cleanings == 1
+
+
+# ---- Envoys
+
+
+@pytest.mark.parametrize("key", [VM, WEB], ids=["file", "selected"])
+async def test_an_envoy_says_itself_that_it_is_online_and_is_reported_with_its_trouble(world, key):
+    await world.put(dataplane(key, "http"))
+    host = world.host([VM] if key == VM else [], engine="envoy")
+    async with running(host):
+        await trio.testing.wait_all_tasks_blocked()
+        assert host.reports.value == {key: Report(has_stream=True)}  # http is nothing that it refuses
+        envoy = world.engines[key.name]
+        envoy.trouble.publish("was ended by SIGKILL")
+        await trio.testing.wait_all_tasks_blocked()
+        assert [str(v) for v in host.reports.value[key].refused] == ["envoy: was ended by SIGKILL"]
+        envoy.trouble.publish("")
+        await trio.testing.wait_all_tasks_blocked()
+        assert host.reports.value == {key: Report(has_stream=True)}
+        envoy.ready.publish(False)
+        assert host.ready() is (key == WEB)
+
+
+async def test_the_vips_of_an_envoy_are_those_that_it_has_acknowledged(world):
+    await world.put(dataplane(VM, "tcp"))
+    host = world.host([VM], vip_owner=VM, engine="envoy")
+    async with running(host):
+        bound = BoundVips(single=frozenset({("127.1.0.1", 80)}))
+        for now in (bound, BoundVips(), bound):
+            world.engines["vm"].bound_vips.publish(now)
+            world.engines["vm"].served_views.publish({"default": now})
+            await trio.testing.wait_all_tasks_blocked()
+            assert host.bound_vips.value == now
+            assert host.served_views.value == {"default": now}
 
 
 async def test_a_written_or_removed_secret_is_told_and_nothing_else():

@@ -73,6 +73,14 @@ def test_a_violation_of_a_proxy_in_the_configuration_has_its_line(tmp_path):
     assert f"{config}:7: proxies[0].resource.networking.prot: unknown field" in result.stderr
 
 
+def test_a_missing_envoy_is_a_note_for_the_file_may_be_for_another_machine(tmp_path):
+    config = tmp_path / "zone.yaml"
+    config.write_text("proxies:\n  - {engine: envoy, binary: none, dataplanes: {}}\n")
+    result = run("check", str(config))
+    assert result.exit_code == 0
+    assert f"note: {config}:2: proxies[0].binary: {tmp_path}/none does not exist; correct the path, or" in result.stderr
+
+
 def test_roles_that_collide_are_refused_together_only(tmp_path):
     for name in ("a", "b"):
         (tmp_path / f"{name}.yaml").write_text(f"store: {{type: memory}}\nmultizone: {{zone: {{name: {name}}}}}\n")

@@ -99,6 +99,7 @@ SAMPLES = {
     "defaults.skipMeshCreation": ("true", True, {}),
     "logging.level": ("debug", "debug", {}),
     "logging.format": ("json", "json", {}),
+    "envoy.onStop": ("keep", "keep", {"MESHD_PROXIES": "[{engine: envoy, dataplanes: {}}]"}),
     "proxies": (
         "[{resource: {type: ZoneIngress, name: i}}]",
         [
@@ -108,6 +109,9 @@ SAMPLES = {
                 "resource": {"type": "ZoneIngress", "name": "i"},
                 "dataplanes": None,
                 "vips": False,
+                "binary": "",
+                "concurrency": None,
+                "logLevel": None,
             }
         ],
         {},

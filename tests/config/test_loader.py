@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshd.config import ConfigErrors, Mode, load_files
+from meshd.config import ConfigErrors, Engine, Mode, load_files
 from meshd.config.document import parse
 from meshd.config.tree import Config, Multizone
 from meshd.model import labels as label
@@ -302,10 +302,50 @@ def dataplane(inbound, gateway=""):
     )
 
 
+def envoy(text, also=""):
+    return text.replace("[{resource:", f"[{{engine: envoy{also}, resource:")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "proxies: [{engine: envoy, resource: {type: ZoneIngress, name: i}}]",
+        "proxies: [{engine: envoy, dataplanes: {}, concurrency: 2, logLevel: debug, binary: bin/envoy}]",
+        envoy(dataplane("{port: 80, servicePort: 81, tags: {kuma.io/protocol: http}}")),
+        envoy(dataplane("{port: 80, servicePort: 81, protocol: grpc}")),
+        envoy(dataplane("{port: 80}", ", transparentProxying: {redirectPortInbound: 15006}")),
+        envoy(dataplane(""), ", vips: true") + "\ndnsServer: {CIDR: 127.9.0.0/16}",
+        "envoy: {onStop: keep}\nproxies: [{engine: envoy, resource: {type: ZoneIngress, name: i}}]",
+    ],
+)
+def test_what_an_envoy_can_carry(tmp_path, text):
+    assert problems(tmp_path, text) == []
+
+
+def test_the_envoy_of_an_entry_is_beside_the_file(tmp_path):
+    (loaded,) = load(tmp_path, "proxies: [{engine: envoy, binary: bin/envoy, resource: {type: ZoneIngress, name: i}}]")
+    assert loaded.proxies[0].engine is Engine.ENVOY
+    assert loaded.proxies[0].entry.binary == tmp_path / "bin/envoy"
+    assert loaded.config.runs_envoys
+    assert not load(tmp_path, "")[0].config.runs_envoys
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("proxies: [{engine: envoy, resource: {type: ZoneIngress, name: i}}]", "envoy is not available in this"),
+        ("proxies: [{concurrency: 2, dataplanes: {}}]", "proxies[0].concurrency: does nothing with engine: builtin"),
+        ("proxies: [{logLevel: info, dataplanes: {}}]", "proxies[0].logLevel: does nothing with engine: builtin"),
+        ("proxies: [{binary: /e, dataplanes: {}}]", "proxies[0].binary: does nothing with engine: builtin; remove it"),
+        ("proxies: [{engine: envoy, concurrency: 0, dataplanes: {}}]",
+         "proxies[0].concurrency: must be a number of worker threads from 1 to 1024, not 0"),
+        ("proxies: [{engine: envoy, concurrency: true, dataplanes: {}}]", "1 to 1024, not True"),
+        ("proxies: [{engine: envoy, logLevel: warn, dataplanes: {}}]",
+         "must be trace, debug, info, warning, error, critical or off, not 'warn'"),
+        ("envoy: {onStop: keep}", "0.yaml:1: envoy: does nothing without a proxy of engine: envoy; remove it"),
+        ("dpServer: {enabled: false}\nproxies: [{engine: envoy, dataplanes: {}}]",
+         "0.yaml:1: dpServer.enabled: false leaves the Envoys of proxies without a configuration"),
+        ("envoy: {onStop: leave}\nproxies: [{engine: envoy, dataplanes: {}}]", "must be drain or keep, not 'leave'"),
+        ("proxies: [{engine: envoy, dataplanes: {}, vips: true}]", "proxies[0].vips: needs one Dataplane"),
         ("proxies: [{}]", "proxies[0]: needs exactly one of file, resource and dataplanes"),
         ("proxies: [{file: x, resource: {}}]", "proxies[0]: needs exactly one of file, resource and dataplanes"),
         ("proxies: [{dataplanes: {}, resource: {}}]", "proxies[0]: needs exactly one of file, resource and dataplanes"),
@@ -325,7 +365,11 @@ def dataplane(inbound, gateway=""):
         (dataplane("{port: 80, servicePort: 81, protocol: grpc}"), "declares protocol grpc"),
         (dataplane("{port: 80}"), "inbound[0]: would listen on 10.0.0.1:80, where its own application is"),
         (dataplane("{port: 80, servicePort: 80, serviceAddress: 10.0.0.1}"), "where its own application is"),
-        (dataplane("", ", gateway: {type: BUILTIN}"), "BUILTIN needs Envoy"),
+        (dataplane("", ", gateway: {type: BUILTIN}"), "BUILTIN is not available in this version of meshd"),
+        (envoy(dataplane("", ", gateway: {type: BUILTIN}")), "BUILTIN is not available in this version of meshd"),
+        (envoy(dataplane("{port: 80}")), "inbound[0]: would listen on 10.0.0.1:80, where its own application is"),
+        (envoy(dataplane("", ", transparentProxying: {redirectPortInbound: 15006}"), ", vips: true"),
+         "brings VIPs to Envoy without vips: true"),
     ],
 )  # fmt: skip
 def test_a_proxy_that_cannot_run_is_refused(tmp_path, text, expected):
@@ -344,10 +388,6 @@ proxies:
   - {dataplanes: {mes: x}, vips: true}
 """
     assert problems(tmp_path, text) == [
-        (
-            "0.yaml:2: proxies[0].engine: envoy is not available in this version of meshd; use engine: builtin, or run"
-            " kuma-dp later on"
-        ),
         "0.yaml:2: proxies[0].fille: is no setting; did you mean 'file'?",
         "0.yaml:3: proxies[1]: needs exactly one of file, resource and dataplanes",
         "0.yaml:4: proxies[2].engine: must be builtin or envoy, not 'none'",

@@ -18,6 +18,7 @@ from pathlib import Path
 import httpx
 import yaml
 
+from meshd.envoy.processes import envoys_under
 from tests.ports import free_port, free_range, free_udp_tcp_port
 
 STARTUP_S = 30
@@ -114,6 +115,11 @@ class Lab:
                 problems.append(str(error))
         for held in self.held:
             held.close()
+        # Envoys outlive a meshd that was killed and never started again.
+        for found in self.envoys().values():
+            os.kill(found.pid, signal.SIGKILL)
+            if all(process.popen.returncode == 0 for process in self.processes if process.name in self.zones):
+                problems.append(f"an Envoy was left running: {' '.join(found.argv)}")
         if exc[0] is not None:
             for process in self.processes:
                 if process.log.exists():
@@ -124,6 +130,10 @@ class Lab:
     def inside(self, name, question):  # noqa: ARG002  # a lab of network namespaces overrides this and needs it
         """Call ``question()`` where a control plane lives."""
         return question()
+
+    def envoys(self):
+        """The Envoys that control planes of this lab have started, by their bootstrap files."""
+        return envoys_under(self.dir, os.getuid())
 
     # ------------------------------------------------------------------ processes
     def spawn(self, name, argv, env=None, prefix=()):
@@ -393,7 +403,13 @@ def zone_egress(name, port, address="127.0.0.1"):
 
 
 def builtin(resource, **extra):
-    return {"engine": "builtin", "resource": resource, **extra}
+    return run_by("builtin", resource, **extra)
+
+
+def run_by(engine, resource, **extra):
+    """An entry of ``proxies``. Envoys get one worker: a lab has many."""
+    workers = {"concurrency": 1} if engine == "envoy" else {}
+    return {"engine": engine, "resource": resource, **workers, **extra}
 
 
 def dump(path):

@@ -3,16 +3,20 @@
 from contextlib import contextmanager
 
 from tests.e2e import lab as lab_
-from tests.e2e.lab import Lab, builtin, eventually
+from tests.e2e.lab import Lab, eventually, run_by
 from tests.ports import free_port
 
 
 @contextmanager
-def zones(directory, plan, *, egress=False, locality=False, store="sqlite", permissions=True, ready=True):
+def zones(
+    directory, plan, *, egress=False, locality=False, store="sqlite", permissions=True, ready=True, engine="builtin"
+):
     """Start a global and the zones of ``plan``: {zone: {"instances": n, "ingresses": n, "proxies": [...]}}.
 
-    Every zone has a VIP client ``client-<zone>`` and, with ``egress``, a ZoneEgress. Instances are called
-    ``payments-<zone>-<i>``, and so answer. Yields the lab once every zone is online and sees every instance.
+    Every proxy is run by ``engine``; a zone's "engines" says otherwise for the parts that it names: {"client":
+    "envoy", "ingress": ..., "egress": ..., "instance": ...}. Every zone has a VIP client ``client-<zone>`` and, with
+    ``egress``, a ZoneEgress. Instances are called ``payments-<zone>-<i>``, and so answer. Yields the lab once every
+    zone is online and sees every instance.
     """
     with Lab(directory, store) as lab:
         lab.configure_global()
@@ -23,20 +27,23 @@ def zones(directory, plan, *, egress=False, locality=False, store="sqlite", perm
         lab.instances = {}
         lab.ports = {}
         for zone, wish in plan.items():
-            proxies = [builtin(lab_.vip_client(f"client-{zone}", tags=wish.get("client_tags")), vips=True)]
+            engines = dict.fromkeys(("client", "ingress", "egress", "instance"), engine) | wish.get("engines", {})
+            proxies = [
+                run_by(engines["client"], lab_.vip_client(f"client-{zone}", tags=wish.get("client_tags")), vips=True)
+            ]
             for i in range(wish.get("ingresses", 1)):
                 port = lab.ports[f"ingress-{zone}-{i}"] = free_port()
-                proxies.append(builtin(lab_.zone_ingress(f"ingress-{zone}-{i}", port)))
+                proxies.append(run_by(engines["ingress"], lab_.zone_ingress(f"ingress-{zone}-{i}", port)))
             if egress:
                 port = lab.ports[f"egress-{zone}"] = free_port()
-                proxies.append(builtin(lab_.zone_egress(f"egress-{zone}", port)))
+                proxies.append(run_by(engines["egress"], lab_.zone_egress(f"egress-{zone}", port)))
             for i in range(wish.get("instances", 0)):
                 name = f"payments-{zone}-{i}"
                 application, inbound = free_port(), free_port()
                 lab.ports[name] = inbound
                 lab.instances[name] = lab.application(name, application)
                 lab.instances[name].port = application
-                proxies.append(builtin(lab_.dataplane(name, "payments", inbound, application)))
+                proxies.append(run_by(engines["instance"], lab_.dataplane(name, "payments", inbound, application)))
             lab.configure_zone(zone, proxies=proxies + wish.get("proxies", []))
             lab.mint_zone_token(zone)
             lab.start(zone)

@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from meshd.ca.identity import Credentials, Identity, TrustBundle, no_credentials
-from meshd.insight.proxies import MAX_SUBSCRIPTIONS, Report, insight_key
+from meshd.insight.proxies import MAX_SUBSCRIPTIONS, Report, Run, connected, insight_key
 from meshd.insight.service import ProxyInsights
 from meshd.kinds.mesh import CertificateAuthorityBackend, Mesh, Mtls
 from meshd.kinds.zone_ingress import ZoneIngress
@@ -185,6 +185,29 @@ async def test_what_is_not_carried_is_offline_and_says_why(bench, autojump_clock
     bench.running.publish(reports(WEB, refused=[wrong], is_carried=False))
     await trio.testing.wait_all_tasks_blocked()
     assert not bench.insight().is_online
+
+
+async def test_of_a_proxy_with_a_stream_only_its_trouble_is_said(bench, autojump_clock):
+    trouble = Violation("envoy", "was ended by SIGKILL")
+    bench.running.publish({WEB: Report(has_stream=True)})
+    bench.credentials.publish(shown(hours=24))
+    async with trio.open_nursery() as running:
+        await running.start(bench.service().run)
+        await trio.testing.wait_all_tasks_blocked()
+        assert bench.store.get(insight_key(WEB)) is None
+        bench.running.publish({WEB: Report(refused=(trouble,), has_stream=True)})
+        await trio.testing.wait_all_tasks_blocked()
+        assert bench.insight().subscriptions == ()
+        assert bench.insight().metadata == {"refused": {"envoy": "was ended by SIGKILL"}}
+        online = connected(WEB, bench.store.get(insight_key(WEB)), Run("run-1", "stream"), NOW)
+        await bench.store.write([Put(online)])  # as whoever serves its stream does
+        bench.running.publish({WEB: Report(has_stream=True)})
+        await trio.testing.wait_all_tasks_blocked()
+        assert bench.insight().is_online
+        assert bench.insight().metadata is None
+        assert bench.insight().mtls is None
+        running.cancel_scope.cancel()
+    assert bench.insight().is_online  # its stream may not even have ended
 
 
 class Contended(MemoryStore):

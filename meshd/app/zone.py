@@ -1,0 +1,108 @@
+"""A zone as tiers of services."""
+
+from pathlib import Path
+
+from meshd.app.proxies import proxy_host
+from meshd.app.role import Role, Tiers, utc_now
+from meshd.app.service import SecretWatch
+from meshd.app.status import zone_status
+from meshd.app.xds import Door, Parts, dp_server_of, uris_of
+from meshd.ca.identity import Credentials
+from meshd.ca.service import IdentityService
+from meshd.config import Config, LoadedConfig
+from meshd.dns.lookup import RealAddresses
+from meshd.dns.service import Resolver
+from meshd.dns.settings import settings as dns_settings
+from meshd.insight.service import ProxyInsights
+from meshd.kds.client import ZoneKds, client_context, connector
+from meshd.l4.client import Resolver as HostNames
+from meshd.model.resource import ResourceKey
+from meshd.runtime.latest import Latest
+from meshd.runtime.supervisor import Service
+from meshd.topology.keeper import Keeper, VipSettings
+
+
+def zone_tiers(role: Role, loaded: LoadedConfig) -> Tiers:
+    """A zone: views and identities, the proxies that connect, those that run here, the doors, the way to the global."""
+    config, dns = role.config, role.config.dns_server
+    keeper = Keeper(
+        role.store,
+        role.registry,
+        config.zone_name,
+        VipSettings(dns.domain, dns.cidr, dns.service_vip_port),
+        utc_now,
+        role.metrics,
+    )
+    identities = IdentityService(
+        role.store,
+        state_dir=config.state_dir / "identities",
+        now=utc_now,
+        rng=role.rng,
+        registry=role.metrics,
+    )
+    secrets_watch = SecretWatch(role.store)
+    parts = Parts(keeper.views, identities, secrets_watch.changes, host_names_of(config))
+    door = Door()
+    host = proxy_host(role, loaded, parts, door)
+    diagnostics = role.diagnostics(lambda: "" if host.ready() else "proxies")
+    kds = zone_kds(role) if config.is_federated else None
+    doors: list[Service] = [role.api(lambda: zone_status(kds))]
+    if dns.listen:
+        settings = dns_settings(dns.domain, dns.listen, [str(u) for u in dns.upstreams])
+        # Where this process owns the VIPs, a name comes after its listener: the first to ask is not refused.
+        views = keeper.views if host.served_views is None else host.served_views
+        doors.append(Resolver(settings, views, dns.mesh, host.bound_vips, role.metrics))
+
+    def credentials_of(key: ResourceKey) -> Latest[Credentials] | None:
+        dataplane = role.store.get(key)
+        uris = uris_of(dataplane) if dataplane is not None else ()
+        return identities.credentials(key.mesh, key.name, uris) if uris else None
+
+    insights = ProxyInsights(role.store, host.reports, credentials_of, role.instance_id, utc_now, role.rng)
+    connected = dp_server_of(role, parts, insights, door) if config.dp_server.enabled else []
+    return (
+        [diagnostics],
+        [role.ca_keeper(), identities],
+        [keeper, *([] if config.is_federated else [role.insight_keeper()])],
+        [insights, secrets_watch, *connected],
+        [host],
+        doors,
+        [kds] if kds is not None else [],
+    )
+
+
+def host_names_of(config: Config) -> HostNames:
+    """Finds the addresses of names for this role's proxies."""
+    dns = config.dns_server
+    upstreams = dns_settings(dns.domain, "127.0.0.1:0", [str(u) for u in dns.upstreams]).upstreams
+    return HostNames(dns.cidr, RealAddresses(upstreams) if upstreams else None)
+
+
+def zone_kds(role: Role) -> ZoneKds:
+    """The zone's way to its global."""
+    zone = role.config.multizone.zone
+    tls = None
+    if zone.global_address.startswith("grpcs://"):
+        ca_file = str(zone.kds.root_ca_file) if zone.kds.root_ca_file else None
+        tls = client_context(ca_file, skip_verify=zone.kds.tls_skip_verify)
+    token_file = zone.kds.token_file
+    connect = connector(zone.global_address, tls, has_token=token_file is not None, metrics=role.rpc_metrics)
+    shown = role.config.model_dump_json(by_alias=True)  # secrets are in files, of which it holds the paths
+    if token_file is None:
+        return ZoneKds(role.control_plane(), zone.name, connect, role.rng, config=shown)
+    return ZoneKds(
+        role.control_plane(), zone.name, connect, role.rng, token=lambda: read_token(token_file), config=shown
+    )
+
+
+def read_token(path: Path) -> str:
+    """The zone token. Read at every connection, so that it can be replaced, and may come later than the process.
+
+    Raises:
+        OSError: it is not there or no text; names the setting.
+    """
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is no token, which is ASCII text"
+        raise OSError(f"multizone.zone.kds.tokenFile: cannot read the zone token {path}: {reason}") from error

@@ -1,0 +1,41 @@
+"""What Envoy's admin interface answers. Source: Envoy's documentation of its admin interface, and trying it (1.40)."""
+
+import json
+import re
+from dataclasses import dataclass
+
+LIVE, DRAINING = "LIVE", "DRAINING"
+CONNECTIONS = r"/stats?filter=^listener\..*\.downstream_cx_active$"
+"""Open connections by listener; ``server.total_connections`` lags behind by the five seconds of a flush."""
+
+_OF_A_LISTENER = re.compile(r"^listener\.(?P<listener>\S+)\.downstream_cx_active: (?P<count>\d+)$", re.MULTILINE)
+_OF_A_WORKER = re.compile(r"\.(worker_\d+|main_thread)$")
+
+
+@dataclass(frozen=True, slots=True)
+class ServerInfo:
+    """``build`` as ``command.Version`` has it; ``state`` LIVE, DRAINING, PRE_INITIALIZING or INITIALIZING."""
+
+    build: str
+    state: str
+
+
+def parse_server_info(body: bytes) -> ServerInfo:
+    """The answer of ``/server_info``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    document = json.loads(body)
+    if not isinstance(document, dict) or not {"version", "state"} <= document.keys():
+        raise ValueError(f"no server info: {body[:80]!r}")
+    return ServerInfo(str(document["version"]), str(document["state"]))
+
+
+def open_connections(body: bytes) -> int:
+    """How many connections the listeners of an Envoy have, from the answer of ``CONNECTIONS``.
+
+    The admin interface is no listener of it, and what is counted by worker is counted once more for the whole.
+    """
+    found = _OF_A_LISTENER.finditer(body.decode(errors="replace"))
+    return sum(int(m["count"]) for m in found if m["listener"] != "admin" and not _OF_A_WORKER.search(m["listener"]))
