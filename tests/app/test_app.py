@@ -9,7 +9,9 @@ import sys
 import httpx
 import pytest
 
-from meshd.app.app import read_data_source, read_token, uris_of
+from meshd.app.role import read_data_source
+from meshd.app.xds import uris_of
+from meshd.app.zone import read_token
 from meshd.kinds.dataplane import Dataplane
 from meshd.kinds.external_service import DataSource
 from meshd.kinds.secret import Secret
