@@ -22,6 +22,7 @@ from meshd.cli.known import decode, registry
 from meshd.config import load_files
 from meshd.model.codec import decode_document
 from meshd.rpc import RpcError, RpcMetrics, ServerStream, Status, open_channel
+from meshd.runtime.latest import Latest
 from meshd.runtime.tls_files import TlsFilesError
 from meshd.store.memory import MemoryStore
 from meshd.store.store import Put
@@ -156,10 +157,11 @@ async def test_one_port_serves_bootstraps_and_streams(tmp_path):
     store = MemoryStore(lambda: NOW)
     await store.write([Put(decode_document(document, registry())) for document in (MESH, DATAPLANE)])
     metrics = RpcMetrics(CollectorRegistry())
-    listener = DpListener(config, {"/t/echo": echo}, store, registry(), metrics, "vm-7", lambda: NOW)
+    here = Latest(None)
+    listener = DpListener(config, {"/t/echo": echo}, store, registry(), metrics, "vm-7", lambda: NOW, here)
     async with trio.open_nursery() as nursery:
         await nursery.start(listener.run)
-        at = listener.here.value
+        at = here.value
         assert at is not None
         trust = ssl.create_default_context(cadata=at.ca_pem.decode())
         url = f"https://127.0.0.1:{at.port}"
