@@ -78,7 +78,7 @@ def test_one_that_is_gone_from_the_file_is_ended_at_the_start(lab):
     lab.rewrite("z")
     lab.start("z")
     eventually(lambda: lab.envoys() == {})
-    assert not list((lab.dir / "z" / "z" / "envoy").iterdir())
+    eventually(lambda: not list((lab.dir / "z" / "z" / "envoy").iterdir()))
 
 
 def test_selected_dataplanes_have_envoys_while_they_are_there(lab):
