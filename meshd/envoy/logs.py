@@ -18,6 +18,8 @@ _LEVELS = {
     "error": logging.ERROR,
     "critical": logging.ERROR,
 }
+_NO_NEWS = ("caught ENVOY_SIG", "There is no configured limit to the number of allowed active downstream connections")
+"""What Envoy warns of at every stop, and at every start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +41,7 @@ def parse_line(raw: bytes) -> Line:
     logger, separator, message = rest.partition("|")
     if not separator or level not in _LEVELS:
         return Line(logging.WARNING, "", text)
-    return Line(_LEVELS[level], logger, message)
+    return Line(logging.INFO if message.startswith(_NO_NEWS) else _LEVELS[level], logger, message)
 
 
 def explains(line: Line) -> bool:

@@ -16,7 +16,7 @@ import trio
 from meshd.ca.internal import InternalCredentials, credential
 from meshd.ca.private_files import write_private
 from meshd.envoy import files
-from meshd.envoy.admin import DRAINING, LIVE
+from meshd.envoy.admin import DRAINING, LIVE, ServerInfo
 from meshd.envoy.client import Admin
 from meshd.envoy.command import (
     NotEnvoy,
@@ -44,6 +44,9 @@ SETTLE_S = 1.0
 """How long a proxy that was removed still takes connections: by then its peers know that it is gone (design, 8)."""
 FIRST_ASK_S, LAST_ASK_S = 0.02, 1.0
 """How soon, and later how often, an Envoy that is not live yet is asked whether it is."""
+
+ADOPT_S = 3.0
+"""How long a running Envoy may be without an admin interface before it is given up."""
 
 
 class EnvoyEnded(MeshdError):  # noqa: N818  # says what happened
@@ -215,12 +218,23 @@ class EnvoyProcess:
         if reason:
             return reason
         try:
-            info = await self._admin.server_info()
+            info = await self._first_answer()
         except UnavailableError as error:
             return str(error)
         if info.state == DRAINING:
             return "it was being drained"
         return "" if info.build == version.build else f"it is {info.build}, {version.build} is wanted"
+
+    async def _first_answer(self) -> ServerInfo:
+        """What an Envoy that may just have been started says of itself; waits a while for its admin interface."""
+        give_up_at = trio.current_time() + ADOPT_S
+        while True:
+            try:
+                return await self._admin.server_info()
+            except UnavailableError:
+                if trio.current_time() > give_up_at:
+                    raise
+            await trio.sleep(LAST_ASK_S / 10)
 
     async def _tune(self, found: Found) -> None:
         """Give a running Envoy what can be changed without a new start."""

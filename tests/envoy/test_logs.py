@@ -18,6 +18,7 @@ from meshd.envoy.logs import BURST, LINES_PER_S, MAX_LINE, Allowance, Line, Line
         (b"debug|http|x", Line(logging.DEBUG, "http", "x"), None),
         (b"error|config|x", Line(logging.ERROR, "config", "x"), None),
         (b"critical|main|x\r", Line(logging.ERROR, "main", "x"), None),
+        (b"warning|main|caught ENVOY_SIGTERM", Line(logging.INFO, "main", "caught ENVOY_SIGTERM"), None),
         (b"exiting", Line(logging.WARNING, "", "exiting"), "exiting"),
         (b"odd|main|x", Line(logging.WARNING, "", "odd|main|x"), "odd|main|x"),
         (b"info|main", Line(logging.WARNING, "", "info|main"), None),
