@@ -17,12 +17,14 @@ Changed = frozenset[str] | None
 
 @dataclass(frozen=True, slots=True)
 class Vips:
-    """Outbounds at the virtual IPs of a mesh: of all services, or of the ``reachable`` ones."""
+    """Outbounds at the virtual IPs of a mesh: of all services, or of the ``reachable`` ones; and those in ``also``."""
 
     reachable: frozenset[str] | None = None
+    also: tuple[Wanted, ...] = ()
 
     def wanted(self, view: MeshView) -> Iterable[Wanted]:
-        """One for every port of every virtual IP."""
+        """One for every port of every virtual IP, and the others."""
+        yield from self.also
         for vip in view.vips.values():
             for port, service in vip.ports.items():
                 if self.reachable is None or service in self.reachable:

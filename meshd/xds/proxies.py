@@ -103,17 +103,14 @@ def matched_outbound(view: MeshView, dataplane: Resource, shapers: Shapers) -> M
 
 
 def source_of(dataplane: Resource, abilities: Abilities) -> Source:
-    """Which outbounds a Dataplane has: the virtual IPs if its host redirects to it or it binds them, else its own list.
+    """Which outbounds a Dataplane has: the virtual IPs if its host redirects to it or it binds them, and its own list.
+
+    With redirection the list counts for nothing: a port of loopback is not redirected (Kuma refuses both together).
 
     Source: reference/dataplane.md 3.6, 4.2.
     """
     networking = cast("Dataplane", dataplane.spec).networking
-    if abilities.bind_outbounds or (abilities.redirect is not None and abilities.redirect.outbound_port):
-        said = networking.transparent_proxying
-        reachable = said.reachable_services if said is not None else ()
-        # An empty list cannot be told from none in what kuma-dp sends; Kuma takes it for all services, too.
-        return Vips(frozenset(reachable) if reachable and reachable != ("*",) else None)
-    listed = (
+    found = (
         Wanted(
             o.address or LOOPBACK,
             o.port,
@@ -123,7 +120,15 @@ def source_of(dataplane: Resource, abilities: Abilities) -> Source:
         for o in networking.outbound
         if o.service
     )
-    return tuple({(w.address, w.port): w for w in listed}.values())
+    listed = tuple({(w.address, w.port): w for w in found}.values())
+    is_redirected = abilities.redirect is not None and bool(abilities.redirect.outbound_port)
+    if not abilities.bind_outbounds and not is_redirected:
+        return listed
+    said = networking.transparent_proxying
+    reachable = said.reachable_services if said is not None else ()
+    # An empty list cannot be told from none in what kuma-dp sends; Kuma takes it for all services, too.
+    services = frozenset(reachable) if reachable and reachable != ("*",) else None
+    return Vips(services, listed if abilities.bind_outbounds else ())
 
 
 def uris_of(dataplane: Resource) -> tuple[str, ...]:
