@@ -158,6 +158,9 @@ def abilities(metadata: ProxyMetadata, resource: Resource) -> Abilities:
         workdir=metadata.workdir,
         metrics_cert=metadata.metrics_cert,
         metrics_key=metadata.metrics_key,
+        system_ca=metadata.system_ca,
+        has_kuma_dp=bool(metadata.version.kuma_dp and metadata.version.kuma_dp.version),
+        answers_probes=metadata.has_app_probe_proxy,
     )
 
 

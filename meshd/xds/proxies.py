@@ -80,8 +80,8 @@ def own_resources(view: MeshView, dataplane: Resource, abilities: Abilities, sha
 def basis(view: MeshView, dataplane: Resource, abilities: Abilities) -> tuple[object, ...]:
     """What ``own_resources`` depends on, to be compared."""
     said = cast("Dataplane", dataplane.spec).networking.transparent_proxying
-    services = _Same(view.services) if said is not None and said.direct_access_services else None
-    return (dataplane.key, dataplane.version, view.mesh.version, _Same(view.policies), services, abilities)
+    others = _Same(view.local_dataplanes) if said is not None and said.direct_access_services else None
+    return (dataplane.key, dataplane.version, view.mesh.version, _Same(view.policies), others, abilities)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

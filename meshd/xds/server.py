@@ -26,6 +26,7 @@ from meshd.rpc.status import as_rpc_error
 from meshd.store.store import Store
 from meshd.xds import hds
 from meshd.xds.abilities import Abilities
+from meshd.xds.admin import refusal
 from meshd.xds.metadata import ProxyMetadata, abilities, read
 from meshd.xds.metrics import Metrics
 from meshd.xds.resources import ProxyFeed
@@ -198,7 +199,10 @@ class XdsServer:
                 metadata.version,
                 self._here.now(),
             )
-            feed = self._keeper.attach(metadata.key, abilities(metadata, resource))
+            can = abilities(metadata, resource)
+            if reason := refusal(can):
+                raise PeerError(f"{metadata.key}: {reason}")
+            feed = self._keeper.attach(metadata.key, can)
 
             refused = record.refused
 

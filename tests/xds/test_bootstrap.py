@@ -48,4 +48,5 @@ def test_the_token_is_nowhere_in_the_representation():
 def test_a_proxy_without_a_token_sends_none():
     to = ControlPlaneAt("cp.example", 5678, b"")
     document = bootstrap_document(BootstrapParams("default", "web-1", "dataplane", "web", to))
-    assert document["dynamicResources"]["adsConfig"]["grpcServices"] == [{"envoyGrpc": {"clusterName": "ads_cluster"}}]
+    (service,) = document["dynamicResources"]["adsConfig"]["grpcServices"]
+    assert "initialMetadata" not in service
