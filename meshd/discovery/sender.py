@@ -1,7 +1,7 @@
 """The end of a delta discovery stream that owns the resources."""
 
 import enum
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Protocol
@@ -65,6 +65,11 @@ class _Subscription:
 
     def wants(self, name: str) -> bool:
         return self.wildcard or name in self.names
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a response may be due."""
+        return bool(self.dirty or self.asked or self.owed or self.everything or self.isolation.trials)
 
     def forget(self, name: str) -> None:
         """It is asked for no more."""
@@ -217,30 +222,35 @@ class Sender:
         if subscription is not None:
             subscription.asked.update(name for name in names if name in subscription.sent)
 
-    def poll(self, now: float, types: Iterable[str] | None = None, late: Collection[str] = ()) -> DeltaResponse | None:
+    def poll(self, now: float, types: Sequence[str] | None = None, late: Collection[str] = ()) -> DeltaResponse | None:
         """The next response to send, or None.
 
         ``types`` restricts and orders (xDS: clusters before endpoints). Resources of the ``late`` ones are removed only
         when nothing of the others is to be sent or answered: what refers to them goes first.
         """
-        ordered = tuple(self._types) if types is None else tuple(types)
+        ordered = tuple(self._types) if types is None else types
+        held = []
         for type_url in ordered:
-            response = self._next(type_url, now, hold=type_url in late)
-            if response is not None:
-                return response
-            if type_url in self._types and self._types[type_url].is_partial:
+            subscription = self._types.get(type_url)
+            if subscription is None:
+                continue
+            if subscription.waiting is None and subscription.has_work:
+                hold = type_url in late
+                response = self._next(type_url, subscription, now, hold=hold)
+                if response is not None:
+                    return response
+                if hold and subscription.has_work:
+                    held.append((type_url, subscription))
+            if subscription.is_partial:
                 return None
-        if any(type_url not in late and s.waiting is not None for type_url, s in self._types.items()):
-            return None
-        for type_url in ordered:
-            if type_url in late and (response := self._next(type_url, now, hold=False)) is not None:
-                return response
+        if held and all(s.waiting is None for t, s in self._types.items() if t not in late):
+            for type_url, subscription in held:
+                response = self._next(type_url, subscription, now, hold=False)
+                if response is not None:
+                    return response
         return None
 
-    def _next(self, type_url: str, now: float, *, hold: bool) -> DeltaResponse | None:
-        subscription = self._types.get(type_url)
-        if subscription is None or subscription.waiting is not None:
-            return None
+    def _next(self, type_url: str, subscription: _Subscription, now: float, *, hold: bool) -> DeltaResponse | None:
         draft = self._build(type_url, subscription, hold=hold)
         if draft is None:
             return None
@@ -260,7 +270,7 @@ class Sender:
                 self._add(type_url, subscription, name, draft, asked=False)
             if draft.flight:
                 return draft
-        if not (subscription.owed or subscription.dirty or subscription.asked or subscription.everything):
+        if not subscription.has_work:
             return None
         candidates = subscription.dirty | subscription.asked
         if subscription.everything:

@@ -6,7 +6,7 @@ a reconnect, also to another process, what is current is not sent again.
 """
 
 import hashlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -58,6 +58,11 @@ class _State:
 
     def wants(self, name: str) -> bool:
         return self.whole or name in self.names
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a response may be due."""
+        return bool(self.dirty or self.asked or self.owed or self.isolation.trials)
 
     def put(self, name: str, entry: Entry | None) -> None:
         """The other end has this now."""
@@ -202,24 +207,26 @@ class StateOfTheWorld:
         if state is not None and not state.whole:
             state.asked.update(name for name in names if name in state.names)
 
-    def poll(self, now: float, types: Iterable[str], late: Collection[str] = ()) -> StateResponse | None:
+    def poll(self, now: float, types: Sequence[str], late: Collection[str] = ()) -> StateResponse | None:
         """The next response to send, or None; see ``Sender.poll``."""
-        ordered = tuple(types)
-        for type_url in ordered:
-            response = self._next(type_url, now, hold=type_url in late)
-            if response is not None:
-                return response
-        if any(type_url not in late and s.waiting is not None for type_url, s in self._types.items()):
-            return None
-        for type_url in ordered:
-            if type_url in late and (response := self._next(type_url, now, hold=False)) is not None:
-                return response
+        held = []
+        for type_url in types:
+            state = self._types.get(type_url)
+            if state is not None and state.waiting is None and state.has_work:
+                hold = type_url in late
+                response = self._next(type_url, state, now, hold=hold)
+                if response is not None:
+                    return response
+                if hold and state.has_work:
+                    held.append((type_url, state))
+        if held and all(s.waiting is None for t, s in self._types.items() if t not in late):
+            for type_url, state in held:
+                response = self._next(type_url, state, now, hold=False)
+                if response is not None:
+                    return response
         return None
 
-    def _next(self, type_url: str, now: float, *, hold: bool) -> StateResponse | None:
-        state = self._types.get(type_url)
-        if state is None or state.waiting is not None:
-            return None
+    def _next(self, type_url: str, state: _State, now: float, *, hold: bool) -> StateResponse | None:
         changes = self._trial(type_url, state)
         if changes is None:
             changes = self._changes(type_url, state, hold=hold)
@@ -248,7 +255,7 @@ class StateOfTheWorld:
         """What there is to say; None for nothing."""
         if state.claimed:
             self._compare(type_url, state)
-        if not (state.owed or state.dirty or state.asked):
+        if not state.has_work:
             return None
         candidates = state.dirty | state.asked
         if state.everything and state.whole:

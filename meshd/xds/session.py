@@ -1,7 +1,7 @@
 """One ADS stream of one proxy, in either form of the protocol: what it asks for, what it is sent, what it takes."""
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -62,7 +62,7 @@ class Machine(Protocol):
     def changed(self, type_url: str, names: Iterable[str]) -> None:
         """These changed."""
 
-    def poll(self, now: float, types: Iterable[str], late: Collection[str]) -> Response | None:
+    def poll(self, now: float, types: Sequence[str], late: Collection[str]) -> Response | None:
         """The next response."""
 
     def refusals(self) -> Mapping[str, Mapping[str, Refused]]:
@@ -230,7 +230,7 @@ class Session:
                 version,
                 reason,
             )
-        for type_url, name, _ in sorted(self._logged - now):
+        for type_url, name in sorted({x[:2] for x in self._logged} - {x[:2] for x in now}):
             log.info("%s refuses %s %s no more", self._record.proxy, SHORT.get(type_url, type_url), name)
         self._logged = now
         self._record.refused = violations(refusals)

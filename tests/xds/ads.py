@@ -35,7 +35,7 @@ from tests.kds.lab import Cable
 
 REGISTRY = Registry(KINDS)
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
-KEY = rsa_pem.new_private_key()
+KEY, ZONE_KEY = rsa_pem.new_private_key(), rsa_pem.new_private_key()
 WEB = ResourceKey("Dataplane", "default", "web-1")
 
 
@@ -251,7 +251,7 @@ async def lab(**options: Any) -> AsyncIterator[Lab]:
     made = Lab(MemoryStore(now), **options)
     secrets = [
         Resource(ResourceKey("Secret", "default", "dataplane-token-signing-key-default-1"), Secret(data=KEY)),
-        Resource(ResourceKey("GlobalSecret", "", "zone-token-signing-key-1"), Secret(data=KEY)),
+        Resource(ResourceKey("GlobalSecret", "", "zone-token-signing-key-1"), Secret(data=ZONE_KEY)),
     ]
     await made.put({"type": "Mesh", "name": "default"})
     await made.store.write([Put(s) for s in secrets])
