@@ -6,7 +6,7 @@ has rendered, and renders that again, in steps (docs/adr/004-one-loop.md).
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar, cast
@@ -44,6 +44,10 @@ LOOK_UP_AGAIN_S = 10.0
 """How old the address of a name may be, as in Kuma; only where names stand for addresses."""
 RETIRE_S = 5.0
 """How long a cluster outlives the last listener that led to it, for proxies that are slow to hear."""
+
+CERTIFIED_S = 5.0
+"""How long a proxy that connects is kept waiting for its certificates, so that it hears of everything at once: after a
+restart, of nothing that it does not have. One whose CA cannot be used gets the rest then."""
 
 T = TypeVar("T")
 CredentialsOf = Callable[[str, str, tuple[str, ...]], Latest[Credentials]]
@@ -111,6 +115,7 @@ class XdsKeeper:
         self._followed: dict[tuple[str, str], Followed] = {}
         self._uncertified: set[ResourceKey] = set()
         self._retire_at = math.inf
+        self._show_at = math.inf
         self._wake = trio.Event()
         self._failures = Counter(
             "meshd_xds_render_failures", "Proxies that could not be rendered.", ["kind"], registry=registry
@@ -121,7 +126,7 @@ class XdsKeeper:
 
     def attach(self, key: ResourceKey, abilities: Abilities) -> ProxyFeed:
         """What the proxy of this resource is to have; ready as soon as the resource is in the view and rendered."""
-        proxy = Proxy(key, abilities)
+        proxy = Proxy(key, abilities, shown_by=trio.current_time() + CERTIFIED_S)
         self._proxies[proxy.feed] = proxy
         self._new.add(proxy)
         self._wake.set()
@@ -143,7 +148,7 @@ class XdsKeeper:
             nursery.start_soon(self._follow_zone_proxies)
             task_status.started()
             while True:
-                with trio.move_on_at(self._retire_at):
+                with trio.move_on_at(min(self._retire_at, self._show_at)):
                     await self._wake.wait()
                 self._wake = trio.Event()
                 self._retire()
@@ -207,9 +212,7 @@ class XdsKeeper:
         yield from self._resolvers.update(views, {p.resolver for p in self._proxies.values() if p.resolver is not None})
         yield from self._update_zone_proxies(views, differences, nursery)
         self._certify()
-        for proxy in new:
-            if proxy.feed in self._proxies and not proxy.feed.ready:
-                self._show(proxy)
+        self._show_new(new, views)
         for key in [k for k, outbounds in self._outbounds.items() if not outbounds.layer.in_use]:
             del self._outbounds[key]
         return self._let_go(views)
@@ -260,8 +263,10 @@ class XdsKeeper:
         resource = self._store.get(proxy.key)
         if resource is None:
             return  # what it has stands
-        for mesh, owner, uris in self._zones.identities(resource, proxy.abilities):
+        needed = list(self._zones.identities(resource, proxy.abilities))
+        for mesh, owner, uris in needed:
             self._follow_credentials(proxy, mesh, owner, uris, nursery)
+        self._unfollow(proxy, proxy.identities.keys() - {mesh for mesh, _, _ in needed})
         certified = {mesh for mesh in proxy.identities if self._followed_by(proxy, mesh).identity is not None}
         listener = self._zones.listener(resource, proxy.abilities, certified)
         address = self._hosts.address_of(cast("ZoneIngress | ZoneEgress", resource.spec).networking.address)
@@ -316,10 +321,27 @@ class XdsKeeper:
             shared.append(self._resolvers.layer(proxy.resolver))
         return (proxy.own, proxy.secrets, *shared)
 
-    def _show(self, proxy: Proxy) -> None:
-        """A proxy is shown for the first time: everything that it is to have is there."""
-        if proxy.made_of is not None:
-            proxy.feed.show(self._layers(proxy))
+    def _show_new(self, proxies: Iterable[Proxy], views: Mapping[str, MeshView]) -> None:
+        """Show proxies for the first time, as far as everything that they are to have is there."""
+        self._show_at = math.inf
+        for proxy in proxies:
+            if proxy.feed not in self._proxies or proxy.feed.ready or proxy.made_of is None:
+                continue
+            if self._is_certified(proxy, views) or trio.current_time() >= proxy.shown_by:
+                proxy.feed.show(self._layers(proxy))
+            else:
+                self._new.add(proxy)
+                self._show_at = min(self._show_at, proxy.shown_by)
+
+    def _is_certified(self, proxy: Proxy, views: Mapping[str, MeshView]) -> bool:
+        """Whether a proxy has a certificate in each mesh in which it needs one."""
+        for mesh, owner in proxy.identities.items():
+            view, followed = views.get(mesh), self._followed.get((mesh, owner))
+            if view is None or cast("Mesh", view.mesh.spec).enabled_backend() is None:
+                continue
+            if followed is None or followed.cell.value.identity is None:
+                return False
+        return True
 
     def _guarded(self, proxy: Proxy, render: Callable[[], None]) -> None:
         """Render; one proxy that cannot be must not keep the others from it."""
@@ -344,6 +366,14 @@ class XdsKeeper:
         followed.proxies.add(proxy.key)
         proxy.identities[mesh] = owner
         self._uncertified.add(proxy.key)
+
+    def _unfollow(self, proxy: Proxy, meshes: Iterable[str]) -> None:
+        """A proxy needs no certificates in these meshes any more."""
+        for mesh in meshes:
+            followed = self._followed.get((mesh, proxy.identities.pop(mesh)))
+            if followed is not None:
+                followed.proxies.discard(proxy.key)
+            self._uncertified.add(proxy.key)
 
     async def _follow_cell(self, followed: Followed) -> None:
         with followed.scope:

@@ -44,11 +44,13 @@ class Proxy:
     """A proxy that is connected. ``own`` are its inbounds and the like, ``secrets`` what it shows and trusts.
 
     ``made_of`` is what ``own`` was last rendered from, so that it is rendered again only if that changed.
-    ``identities`` are the owners of its certificates, by mesh.
+    ``identities`` are the owners of its certificates, by mesh. At ``shown_by`` (trio time) it gets what there is
+    although it has no certificate yet.
     """
 
     key: ResourceKey
     abilities: Abilities
+    shown_by: float = 0.0
     feed: ProxyFeed = field(default_factory=ProxyFeed)
     own: Layer = field(default_factory=Layer)
     secrets: Layer = field(default_factory=Layer)

@@ -19,7 +19,7 @@ from meshd.store.store import Delete, Put
 from meshd.topology.build import Topology
 from meshd.topology.vips import Book
 from meshd.xds.abilities import Abilities, Redirect
-from meshd.xds.keeper import RETIRE_S, Outside, XdsKeeper
+from meshd.xds.keeper import CERTIFIED_S, RETIRE_S, Outside, XdsKeeper
 from meshd.xds.resources import CLUSTER, ENDPOINTS, LISTENER, ORDER, SECRET
 from meshd.xds.shaping import Shaper
 from tests.topology import builders as b
@@ -52,19 +52,21 @@ def certified(mesh, owner, life="1"):
 class World:
     """A zone without the rest of the process: resources in, feeds out."""
 
-    def __init__(self, resources=(), addresses=None):
+    def __init__(self, resources=(), addresses=None, issues=True):
         self.topology, self.book = Topology("zone-a", "mesh", 80), Book()
         self.resources, self.version = {}, 0
         self.store = MemoryStore(lambda: NOW)
         self.views = Latest({})
         self.cells, self.released = {}, []
+        self.issues = issues
         self.names = addresses or {}
         self.apply(*resources)
         outside = Outside(self.credentials, self.release, read_nothing, Latest(0), self.look_up)
         self.keeper = XdsKeeper("zone-a", self.store, self.views, SHAPERS, outside, CollectorRegistry())
 
     def credentials(self, mesh, owner, uris):  # noqa: ARG002
-        return self.cells.setdefault((mesh, owner), Latest(no_credentials(mesh)))
+        first = certified(mesh, owner) if self.issues else no_credentials(mesh)
+        return self.cells.setdefault((mesh, owner), Latest(first))
 
     async def release(self, mesh, owner):
         self.released.append((mesh, owner))
@@ -183,24 +185,75 @@ def mesh_timeout(service, connect):
     return Resource(ResourceKey("MeshTimeout", "default", "mt"), spec)
 
 
-async def test_certificates_come_and_are_renewed(nursery, autojump_clock):
-    world = World([b.mesh(), http("web-1", "web")])
+async def test_a_proxy_gets_everything_once_it_has_a_certificate(nursery, autojump_clock):
+    world = World([b.mesh(), http("web-1", "web")], issues=False)
     await nursery.start(world.keeper.run)
     feed = world.keeper.attach(key("web-1"), Abilities())
     await idle()
-    assert feed.ready
-    assert not list(feed.names(SECRET))
+    assert not feed.ready
 
     cell = world.cells["default", "web-1"]
     cell.publish(certified("default", "web-1"))
     await idle()
-    names = {"identity_cert:secret:default", "mesh_ca:secret:default"}
-    assert set(feed.names(SECRET)) == names
+    assert feed.ready
+    assert set(feed.names(SECRET)) == {"identity_cert:secret:default", "mesh_ca:secret:default"}
     feed.take()
     cell.publish(certified("default", "web-1", "2"))
     await idle()
 
     assert feed.take() == {SECRET: {"identity_cert:secret:default"}}
+
+
+async def test_without_a_certificate_a_proxy_gets_the_rest_in_the_end(nursery, autojump_clock):
+    world = World([b.mesh(), http("web-1", "web")], issues=False)
+    await nursery.start(world.keeper.run)
+    feed = world.keeper.attach(key("web-1"), Abilities())
+    await trio.sleep(CERTIFIED_S + 1)
+
+    assert feed.ready
+    assert not list(feed.names(SECRET))
+    assert list(feed.names(LISTENER)) == ["inbound:10.0.0.1:8080"]
+
+
+async def test_a_proxy_whose_resource_goes_before_its_certificate_comes(nursery, autojump_clock):
+    world = World([b.mesh(), http("web-1", "web")], issues=False)
+    await nursery.start(world.keeper.run)
+    feed = world.keeper.attach(key("web-1"), Abilities())
+    await idle()
+    world.apply(key("web-1"))
+    await idle()
+    assert world.released == [("default", "web-1")]
+    world.cells["default", "web-1"] = Latest(certified("default", "web-1"))
+    world.apply(http("web-1", "web"))
+    await idle()
+
+    assert feed.ready
+    assert len(list(feed.names(SECRET))) == 2
+
+
+async def test_an_egress_gives_up_a_certificate_that_it_needs_no_more(nursery, autojump_clock):
+    egress, outside = b.egress("out"), b.external("es", "outside", "example.com:443")
+    world = World([b.mesh(), outside])
+    await world.store_zone_proxies(egress)
+    await nursery.start(world.keeper.run)
+    feed = world.keeper.attach(egress.key, Abilities())
+    await idle()
+    assert len(list(feed.names(SECRET))) == 2
+
+    world.apply(outside.key)
+    await idle()
+
+    assert not list(feed.names(SECRET))
+    assert world.released == [("default", "zone-egress.out")]
+
+
+async def test_without_mtls_no_certificate_is_waited_for(nursery, autojump_clock):
+    world = World([b.mesh(mtls=False), http("web-1", "web")], issues=False)
+    await nursery.start(world.keeper.run)
+    feed = world.keeper.attach(key("web-1"), Abilities())
+    await idle()
+
+    assert feed.ready
 
 
 async def test_an_identity_is_released_with_its_dataplane_not_with_its_stream(nursery, autojump_clock):
@@ -238,7 +291,7 @@ async def test_names_are_looked_up_and_kept_while_they_fail(nursery, autojump_cl
 
 
 async def test_ingress_and_egress(nursery, autojump_clock):
-    world = World([b.mesh(zone_egress=True), http("web-1", "web")])
+    world = World([b.mesh(zone_egress=True), http("web-1", "web")], issues=False)
     ingress, egress = b.ingress("in", ""), b.egress("out")
     await world.store_zone_proxies(ingress, egress)
     world.apply(b.external("es", "outside", "example.com:443"))
@@ -246,8 +299,10 @@ async def test_ingress_and_egress(nursery, autojump_clock):
     feeds = [world.keeper.attach(proxy.key, Abilities()) for proxy in (ingress, egress)]
     await idle()
 
-    assert all(feed.ready for feed in feeds)
+    assert [feed.ready for feed in feeds] == [True, False]
     assert set(feeds[0].names(CLUSTER)) == {"default:web"}
+    await trio.sleep(CERTIFIED_S + 1)
+    assert feeds[1].ready
     assert not list(feeds[1].names(LISTENER))  # its only chain needs a certificate
     world.cells["default", "zone-egress.out"].publish(certified("default", "zone-egress"))
     await idle()
