@@ -44,7 +44,7 @@ class Proxy:
     """A proxy that is connected. ``own`` are its inbounds and the like, ``secrets`` what it shows and trusts.
 
     ``made_of`` is what ``own`` was last rendered from, so that it is rendered again only if that changed.
-    ``identities`` are the owners of its certificates, by mesh.
+    ``identities`` are the owners of its certificates, by mesh. ``trouble`` is why it could not be rendered at last.
     """
 
     key: ResourceKey
@@ -56,6 +56,7 @@ class Proxy:
     outbound: OutboundKey | None = None
     resolver: ResolverKey | None = None
     identities: dict[str, str] = field(default_factory=dict)
+    trouble: str = ""
 
     def certify(self, credentials: Mapping[str, Credentials]) -> None:
         """Show and trust this from now on, by mesh."""
