@@ -3,7 +3,8 @@
 Errors are ``ValueError``: the bytes are not a protobuf message. Source: protobuf.dev/programming-guides/encoding.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 FIXED_SIZE = {FIXED64: 8, FIXED32: 4}
@@ -112,6 +113,20 @@ def submessages(data: bytes) -> Iterator[tuple[int, bytes]]:
             yield number, value
     if at < end:
         _read_field(data, at)
+
+
+def peek(data: bytes, path: Iterable[int], among: int = 16) -> bytes:
+    """The value of the field at a path of numbers, each among the first fields of its message; empty if there is none.
+
+    For what must be known before a message is read that may be large: costs nothing, whatever it has.
+    """
+    for wanted in path:
+        found = (value for number, _, value in islice(fields(data), among) if number == wanted)
+        value = next(found, b"")
+        if not isinstance(value, bytes):
+            return b""
+        data = value
+    return data
 
 
 def text(value: bytes) -> str:

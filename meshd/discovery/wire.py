@@ -25,6 +25,8 @@ from meshd.discovery.fields import (
 )
 from meshd.discovery.messages import DeltaRequest, DeltaResponse, Entry, Json, Node, Rejection
 
+MAX_NODE_BYTES = 2 * 1024 * 1024
+"""Larger nodes are refused: their metadata may hold a resource, but it takes a microsecond for every few bytes."""
 MAX_STRUCT_DEPTH = 64
 """Deeper ``Struct`` values are refused: a peer chooses the depth, our stack pays for it."""
 
@@ -153,6 +155,8 @@ def encode_node(node: Node) -> bytes:
 
 def decode_node(data: bytes) -> Node:
     """Read id, cluster and metadata of a ``Node``."""
+    if len(data) > MAX_NODE_BYTES:
+        raise ValueError(f"a node of {len(data)} bytes is over the limit of {MAX_NODE_BYTES}")
     node_id = cluster = ""
     metadata: dict[str, Json] = {}
     for number, part in submessages(data):

@@ -92,7 +92,9 @@ def trailers(status: Status, message: str) -> list[Header]:
     """The headers that end an answer."""
     headers = [(b"grpc-status", str(int(status)).encode())]
     if message:
-        headers.append((b"grpc-message", encode_grpc_message(message[:MAX_STATUS_MESSAGE_CHARS]).encode()))
+        # It may cite what a peer sent, and JSON can have half a character, which UTF-8 cannot.
+        whole = message[:MAX_STATUS_MESSAGE_CHARS].encode(errors="backslashreplace").decode()
+        headers.append((b"grpc-message", encode_grpc_message(whole).encode()))
     return headers
 
 

@@ -4,13 +4,13 @@ Source: reference/dataplane.md 2.4.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from meshd.ca import access, tokens
+from meshd.ca import access, signing, tokens
 from meshd.ca.internal import InternalCredentials, is_internal
 from meshd.model.errors import DeniedError
-from meshd.model.resource import Resource
+from meshd.model.resource import Resource, ResourceKey
 from meshd.store.store import Store
 
 AUTHORIZATION = "authorization"
@@ -44,6 +44,30 @@ def credential(metadata: Iterable[tuple[str, str]]) -> str:
     if len(found) > 1:
         raise DeniedError(f"a call must have exactly one '{AUTHORIZATION}', this has {len(found)}")
     return found[0] if found else ""
+
+
+def check_bearer(store: Store, authn: Authn, token: str, mesh: str, name: str, now: datetime) -> None:
+    """Check what can be without reading more of a call: that the token may be a proxy's of this mesh and name.
+
+    ``mesh`` is empty for zone proxies. What the token says of tags and of the kind is for ``authenticate``.
+
+    Raises:
+        DeniedError: it may not; says why.
+    """
+    if is_internal(token):
+        kinds = ("Dataplane",) if mesh else SCOPE_OF
+        if not any(authn.internal.proves(ResourceKey(kind, mesh, name), token) for kind in kinds):
+            raise DeniedError(f"proxy {mesh}.{name} is not run by this control plane, or by another run of it")
+    elif mesh:
+        if authn.dataplane_tokens:
+            ring = signing.key_ring(store, signing.dataplane_family(mesh))
+            claims = tokens.dataplane_claims(tokens.verify(token, ring, now))
+            bound = replace(claims, tags={}, workload="")
+            tokens.check_dataplane(bound, mesh=mesh, name=name, tags={}, labels={})
+    elif authn.zone_tokens:
+        of_zone = tokens.zone_claims(tokens.verify(token, signing.key_ring(store, signing.ZONE), now))
+        scope = next((s for s in SCOPE_OF.values() if s in of_zone.scope), tokens.INGRESS)
+        tokens.check_zone(of_zone, authn.zone, scope)
 
 
 def authenticate(store: Store, authn: Authn, token: str, resources: Iterable[Resource], now: datetime) -> None:

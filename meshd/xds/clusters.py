@@ -109,6 +109,9 @@ def bind_from(document: Document, address: str) -> None:
     document["upstreamBindConfig"] = {"sourceAddress": {"address": address, "portValue": 0}}
 
 
+MAX_WEIGHTS = 2**31
+"""What the weights of an assignment add up to at most: Envoy counts in 32 bits, and refuses all of it above."""
+
 AddressOf = Callable[[str], str | None]
 """The address of a host, which may be a name; None: not known (yet)."""
 
@@ -135,9 +138,11 @@ def assignment(
         if address is not None:
             places.setdefault((address, endpoint.port), []).append(endpoint)
     groups: dict[tuple[int, str], list[Document]] = {}
+    shared = 1 + sum(endpoint.weight for there in places.values() for endpoint in there) // MAX_WEIGHTS
     for (address, port), there in places.items():
         endpoint = _together(there)
-        document = _weighted(at_socket(address, port), endpoint, extra or {})
+        document = _described(at_socket(address, port), endpoint, extra or {})
+        document["loadBalancingWeight"] = max(endpoint.weight // shared, 1)
         groups.setdefault((endpoint.priority, endpoint.zone), []).append(document)
     found: list[Document] = []
     for (priority, zone), members in sorted(groups.items(), key=lambda group: group[0]):
@@ -172,8 +177,7 @@ def _together(endpoints: Sequence[Endpoint]) -> Endpoint:
     )
 
 
-def _weighted(document: Document, endpoint: Endpoint, extra: Mapping[str, str]) -> Document:
-    document["loadBalancingWeight"] = endpoint.weight
+def _described(document: Document, endpoint: Endpoint, extra: Mapping[str, str]) -> Document:
     tags = {key: value for key, value in (*endpoint.tags.items(), *extra.items()) if key != label.SERVICE}
     if tags:
         document["metadata"] = metadata(tags)

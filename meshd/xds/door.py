@@ -43,14 +43,14 @@ def answer(request: HttpRequest, settings: BootstrapSettings, lookup: Lookup, re
     try:
         asked = parse_request(request.body)
     except ValueError as error:
-        return HttpResponse(400, f"no bootstrap request: {error}\n".encode())
+        return HttpResponse(400, f"no bootstrap request: {error}\n".encode(errors="backslashreplace"))
     try:
         params, sidecar = params_for(asked, _without_port(request.host), settings, lookup, registry)
     except RefusedError as error:
         level = logging.DEBUG if error.status == 404 else logging.INFO  # it is asked for again and again
         proxy = f"{asked.mesh}.{asked.name}"
         log.log(level, "bootstrap of proxy=%s peer=%s refused: %d %s", proxy, request.peer, error.status, error)
-        return HttpResponse(error.status, str(error).encode())
+        return HttpResponse(error.status, str(error).encode(errors="backslashreplace"))
     document = bootstrap_document(params)
     text = _text(document)
     if JSON not in request.header("accept"):

@@ -22,6 +22,8 @@ LOCAL_CLUSTER = re.compile(r"localhost:(\d{1,5})\Z")
 PASSTHROUGH = {False: "127.0.0.6", True: "::6"}
 """From where probes of a host that redirects come, so that they are not taken for traffic of the mesh (by IPv6)."""
 UNKNOWN, HEALTHY = 0, 1
+ID_PATH = (1, 1, 1)
+"""The field numbers that lead to the node's id in what a proxy says first."""
 
 
 @dataclass(frozen=True, slots=True)

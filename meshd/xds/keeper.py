@@ -6,7 +6,7 @@ has rendered, and renders that again, in steps (docs/adr/004-one-loop.md).
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar, cast
@@ -14,7 +14,7 @@ from typing import TypeVar, cast
 import trio
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from meshd.ca.identity import Credentials
+from meshd.ca.identity import Credentials, no_credentials
 from meshd.kinds.external_service import DataSource
 from meshd.kinds.mesh import Mesh
 from meshd.kinds.zone_egress import ZoneEgress
@@ -43,7 +43,8 @@ log = logging.getLogger(__name__)
 LOOK_UP_AGAIN_S = 10.0
 """How old the address of a name may be, as in Kuma; only where names stand for addresses."""
 RETIRE_S = 5.0
-"""How long a cluster outlives the last listener that led to it, for proxies that are slow to hear."""
+"""How long, at least, a cluster outlives the last listener that led to it, for proxies that are slow to hear; at most
+twice as long."""
 
 CERTIFIED_S = 5.0
 """How long a proxy that connects is kept waiting for its certificates, so that it hears of everything at once: after a
@@ -104,6 +105,7 @@ class XdsKeeper:
         self._hosts = Hosts()
         self._moved_hosts: set[str] = set()
         self._looked_up: set[str] = set()
+        self._answered: set[str] = set()
         self._proxies: dict[ProxyFeed, Proxy] = {}
         self._new: set[Proxy] = set()
         self._outbounds: dict[OutboundKey, OutboundLayer] = {}
@@ -179,6 +181,9 @@ class XdsKeeper:
                 self._hosts.known[host] = address
                 self._moved_hosts.add(host)
                 self._wake.set()
+            if host not in self._answered:
+                self._answered.add(host)
+                self._wake.set()
             await trio.sleep(LOOK_UP_AGAIN_S)
 
     async def _follow_zone_proxies(self) -> None:
@@ -205,15 +210,19 @@ class XdsKeeper:
             yield
         new, self._new = self._new, set()
         for proxy in list(self._proxies.values()):
+            if proxy.feed not in self._proxies:
+                continue  # it has gone meanwhile, and must not join a layer any more
             if proxy.key.kind == "Dataplane" and (proxy in new or proxy.key.mesh in differences):
                 self._guarded(proxy, partial(self._dataplane, proxy, views.get(proxy.key.mesh), nursery))
                 yield
         yield from self._update_outbounds(views, differences)
         yield from self._resolvers.update(views, {p.resolver for p in self._proxies.values() if p.resolver is not None})
-        yield from self._update_zone_proxies(views, differences, nursery)
+        more = bool(moved or before.keys() - views.keys())
+        yield from self._update_zone_proxies(views, differences, nursery, more=more)
         self._certify()
-        self._show_new(new, views)
-        for key in [k for k, outbounds in self._outbounds.items() if not outbounds.layer.in_use]:
+        self._show_new(views)
+        waiting = {proxy.outbound for proxy in self._proxies.values() if not proxy.feed.ready}
+        for key in [k for k, outbounds in self._outbounds.items() if not outbounds.layer.in_use and k not in waiting]:
             del self._outbounds[key]
         return self._let_go(views)
 
@@ -240,12 +249,23 @@ class XdsKeeper:
         proxy.made_of = made_of
 
     def _update_zone_proxies(
-        self, views: Mapping[str, MeshView], differences: Mapping[str, Difference], nursery: trio.Nursery
+        self,
+        views: Mapping[str, MeshView],
+        differences: Mapping[str, Difference],
+        nursery: trio.Nursery,
+        *,
+        more: bool,
     ) -> Steps[None]:
-        """Ingresses and egresses: what they share first, then the listener of each for which something changed."""
+        """Ingresses and egresses: what they share first, then the listener of each for which something changed.
+
+        ``more``: besides ``differences``, a mesh has gone, or a name (maybe one of theirs) stands for another address.
+        """
         changed, self._changed_zone_proxies = self._changed_zone_proxies, set()
         proxies = [p for p in self._proxies.values() if p.key.kind != "Dataplane"]
-        if not proxies or not (differences or changed or any(not p.feed.ready for p in proxies)):
+        if not proxies:
+            self._zones.forget()
+            return
+        if not (differences or changed or more or any(not p.feed.ready for p in proxies)):
             return
         yield from self._zones.update(
             [(p.key.kind, p.abilities) for p in proxies],
@@ -255,7 +275,7 @@ class XdsKeeper:
         )
         for proxy in proxies:
             moved = self._zones.shared_by(proxy.key.kind, proxy.abilities).moved
-            if moved or proxy.key in changed or proxy.made_of is None:
+            if moved or more or proxy.key in changed or proxy.made_of is None:
                 self._guarded(proxy, partial(self._zone_proxy, proxy, nursery))
                 yield
 
@@ -263,10 +283,10 @@ class XdsKeeper:
         resource = self._store.get(proxy.key)
         if resource is None:
             return  # what it has stands
-        needed = list(self._zones.identities(resource, proxy.abilities))
-        for mesh, owner, uris in needed:
+        wanted = list(self._zones.identities(resource, proxy.abilities))
+        for mesh, owner, uris in wanted:
             self._follow_credentials(proxy, mesh, owner, uris, nursery)
-        self._unfollow(proxy, proxy.identities.keys() - {mesh for mesh, _, _ in needed})
+        self._keep_identities(proxy, {mesh: owner for mesh, owner, _ in wanted})
         certified = {mesh for mesh in proxy.identities if self._followed_by(proxy, mesh).identity is not None}
         listener = self._zones.listener(resource, proxy.abilities, certified)
         address = self._hosts.address_of(cast("ZoneIngress | ZoneEgress", resource.spec).networking.address)
@@ -302,15 +322,21 @@ class XdsKeeper:
             view = views.get(key.mesh)
             if view is None or (outbounds.is_rendered and key.mesh not in differences):
                 continue
+            failed = dict(outbounds.failed)
             yield from outbounds.update(view, differences.get(key.mesh, unchanged).services)
+            for name, why in outbounds.failed.items() - failed.items():
+                self._failures.labels("Dataplane").inc()
+                log.error("mesh '%s': %s cannot be rendered and stays as it is: %s", key.mesh, name, why)
             if outbounds.has_retired:
-                self._retire_at = trio.current_time() + RETIRE_S
+                self._retire_at = min(self._retire_at, trio.current_time() + RETIRE_S)
 
     def _retire(self) -> None:
         if trio.current_time() >= self._retire_at:
             self._retire_at = math.inf
             for outbounds in self._outbounds.values():
                 outbounds.retire()
+                if outbounds.has_retired:
+                    self._retire_at = trio.current_time() + RETIRE_S
 
     def _layers(self, proxy: Proxy) -> tuple[Layer, ...]:
         if proxy.key.kind != "Dataplane":
@@ -321,16 +347,19 @@ class XdsKeeper:
             shared.append(self._resolvers.layer(proxy.resolver))
         return (proxy.own, proxy.secrets, *shared)
 
-    def _show_new(self, proxies: Iterable[Proxy], views: Mapping[str, MeshView]) -> None:
-        """Show proxies for the first time, as far as everything that they are to have is there."""
+    def _show_new(self, views: Mapping[str, MeshView]) -> None:
+        """Show to proxies for the first time what they are to have, as soon as all of it is there.
+
+        Also the addresses of names: endpoints at a name that was never looked up are no empty set (promise P5).
+        """
         self._show_at = math.inf
-        for proxy in proxies:
-            if proxy.feed not in self._proxies or proxy.feed.ready or proxy.made_of is None:
+        for proxy in self._proxies.values():
+            if proxy.feed.ready or proxy.made_of is None:
                 continue
-            if self._is_certified(proxy, views) or trio.current_time() >= proxy.shown_by:
+            is_whole = self._hosts.asked <= self._answered and self._is_certified(proxy, views)
+            if is_whole or trio.current_time() >= proxy.shown_by:
                 proxy.feed.show(self._layers(proxy))
             else:
-                self._new.add(proxy)
                 self._show_at = min(self._show_at, proxy.shown_by)
 
     def _is_certified(self, proxy: Proxy, views: Mapping[str, MeshView]) -> bool:
@@ -347,9 +376,12 @@ class XdsKeeper:
         """Render; one proxy that cannot be must not keep the others from it."""
         try:
             render()
-        except SchemaError:
+            proxy.trouble = ""
+        except SchemaError as error:
             self._failures.labels(proxy.key.kind).inc()
-            log.exception("%s: cannot be rendered and keeps what it has", proxy.key)
+            if proxy.trouble != str(error):
+                proxy.trouble = str(error)
+                log.exception("%s: cannot be rendered and keeps what it has", proxy.key)
 
     # -- identities
 
@@ -367,14 +399,6 @@ class XdsKeeper:
         proxy.identities[mesh] = owner
         self._uncertified.add(proxy.key)
 
-    def _unfollow(self, proxy: Proxy, meshes: Iterable[str]) -> None:
-        """A proxy needs no certificates in these meshes any more."""
-        for mesh in meshes:
-            followed = self._followed.get((mesh, proxy.identities.pop(mesh)))
-            if followed is not None:
-                followed.proxies.discard(proxy.key)
-            self._uncertified.add(proxy.key)
-
     async def _follow_cell(self, followed: Followed) -> None:
         with followed.scope:
             seen = 0
@@ -385,8 +409,18 @@ class XdsKeeper:
                 self._changed_zone_proxies |= {key for key in followed.proxies if key.kind != "Dataplane"}
                 self._wake.set()
 
+    def _keep_identities(self, proxy: Proxy, owners: dict[str, str]) -> None:
+        """Let go of the identities that a proxy needs no more; ``owners`` are those of all that it needs, by mesh."""
+        if proxy.identities.keys() != owners.keys() or not proxy.feed.ready:
+            for (mesh, _), followed in self._followed.items():
+                if mesh not in owners:
+                    followed.proxies.discard(proxy.key)
+            proxy.identities = owners
+            self._uncertified.add(proxy.key)
+
     def _followed_by(self, proxy: Proxy, mesh: str) -> Credentials:
-        return self._followed[mesh, proxy.identities[mesh]].cell.value
+        followed = self._followed.get((mesh, proxy.identities[mesh]))
+        return followed.cell.value if followed is not None else no_credentials(mesh)
 
     def _certify(self) -> None:
         """Give the proxies whose credentials changed what they show and trust now."""
@@ -410,4 +444,6 @@ class XdsKeeper:
     def _is_there(self, key: ResourceKey, view: MeshView | None) -> bool:
         if key.kind != "Dataplane":
             return self._store.get(key) is not None
-        return view is None or key.name in view.local_dataplanes  # a Mesh may come later than its Dataplanes
+        if view is None:  # a Mesh may come later than its Dataplanes
+            return self._store.get(key) is not None
+        return key.name in view.local_dataplanes

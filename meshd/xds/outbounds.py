@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from meshd.model.steps import Steps
 from meshd.topology.view import MeshView
+from meshd.xds.encode import SchemaError
 from meshd.xds.matched import Matched
 from meshd.xds.names import outbound_listener, service_cluster
 from meshd.xds.outbound import ClusterKey, Settings, Wanted, outbound, outbound_cluster
@@ -38,13 +39,15 @@ Source = tuple[Wanted, ...] | Vips
 class OutboundLayer:
     """A layer with the outbounds of ``source`` under the policies of ``matched``.
 
-    ``update`` brings it to a view; clusters that nothing leads to any more go at the next ``retire``, since what led
-    there may still be in use when a proxy hears of both at once.
+    ``update`` brings it to a view; clusters that nothing leads to any more go at the second ``retire`` after it, since
+    what led there may still be in use when a proxy hears of both at once. ``failed`` says of what could not be rendered
+    why, by name; it stays as it is and is tried again when it changes.
     """
 
     def __init__(self, source: Source, matched: Matched, settings: Settings) -> None:
         self.layer = Layer()
         self.is_rendered = False
+        self.failed: dict[str, str] = {}
         self.forked_from: OutboundLayer | None = None
         """What it still equals, until its first ``update``."""
         self._source = source
@@ -56,6 +59,7 @@ class OutboundLayer:
         self._led_by: dict[str, set[Wanted]] = {}
         """The outbounds that depend on a service, as their destination or as a share of it."""
         self._retired: set[ClusterKey] = set()
+        self._due: set[ClusterKey] = set()
 
     def fork(self, source: Source, matched: Matched, settings: Settings) -> "OutboundLayer":
         """One that begins with what this has, so that whoever changes over sees only what is really different."""
@@ -64,7 +68,7 @@ class OutboundLayer:
         made.forked_from = self
         made._needs, made._uses = dict(self._needs), self._uses.copy()
         made._led_by = {service: set(wanted) for service, wanted in self._led_by.items()}
-        made._retired = set(self._retired)
+        made._retired = self._retired | self._due
         return made
 
     def update(self, view: MeshView, changed: Changed) -> Steps[None]:
@@ -79,31 +83,48 @@ class OutboundLayer:
         rendered: list[XdsResource] = []
         fresh: set[ClusterKey] = set()
         for wanted in sorted(stale, key=lambda w: (w.address, w.port)):
-            listener, needed = outbound(view, wanted, self._matched, self._settings)
-            rendered.append(listener)
-            fresh |= self._use(wanted, needed)
+            name = outbound_listener(wanted.address, wanted.port)
+            try:
+                listener, needed = outbound(view, wanted, self._matched, self._settings)
+            except SchemaError as error:
+                self.failed[name] = str(error)
+                self._led_by.setdefault(wanted.service, set()).add(wanted)
+            else:
+                self.failed.pop(name, None)
+                rendered.append(listener)
+                fresh |= self._use(wanted, needed)
             yield
         # Clusters first: a listener must find them.
         for key in sorted(k for k in self._uses if changed is None or k in fresh or k[0] in changed):
-            made = list(outbound_cluster(view, key, self._matched, self._settings))
-            self.layer.put(made)
-            if len(made) == 1:  # it has its endpoints in itself now
-                self.layer.remove(ENDPOINTS, [service_cluster(*key)])
+            name = service_cluster(*key)
+            try:
+                made = list(outbound_cluster(view, key, self._matched, self._settings))
+            except SchemaError as error:
+                self.failed[name] = str(error)
+            else:
+                self.failed.pop(name, None)
+                self.layer.put(made)
+                if len(made) == 1:  # it has its endpoints in itself now
+                    self.layer.remove(ENDPOINTS, [name])
             yield
-        self.layer.put(rendered)
+        for listener in rendered:  # one by one: all feeds are told of each
+            self.layer.put((listener,))
+            yield
         self.is_rendered = True
 
     def retire(self) -> None:
-        """Take away the clusters that were let go before the last update."""
-        names = [service_cluster(*key) for key in self._retired if key not in self._uses]
-        self._retired.clear()
+        """Take away the clusters that were let go before the last call, and nothing has led to since."""
+        names = [service_cluster(*key) for key in self._due if key not in self._uses]
+        self._due, self._retired = self._retired, set()
         self.layer.remove(CLUSTER, names)
         self.layer.remove(ENDPOINTS, names)
+        for name in names:
+            self.failed.pop(name, None)
 
     @property
     def has_retired(self) -> bool:
         """Whether ``retire`` has something to do."""
-        return bool(self._retired)
+        return bool(self._retired or self._due)
 
     def _list(self, view: MeshView) -> Steps[set[Wanted]]:
         """Find out which outbounds there are to be, drop those that are not any more; returns the new ones."""
@@ -118,6 +139,7 @@ class OutboundLayer:
         for item in gone:
             self._use(item, frozenset())
             del self._needs[item]
+            self.failed.pop(outbound_listener(item.address, item.port), None)
         places = {(w.address, w.port) for w in wanted}
         self.layer.remove(
             LISTENER, [outbound_listener(w.address, w.port) for w in gone if (w.address, w.port) not in places]
@@ -139,8 +161,10 @@ class OutboundLayer:
         fresh = {key for key in needed - before if not self._uses[key]}
         self._uses.update(needed - before)
         services = {service for service, _ in before} | {wanted.service}
-        for service in services:
-            self._led_by.get(service, set()).discard(wanted)
+        for service in services & self._led_by.keys():
+            self._led_by[service].discard(wanted)
+            if not self._led_by[service]:
+                del self._led_by[service]
         for service in {service for service, _ in needed} | ({wanted.service} if needed else set()):
             self._led_by.setdefault(service, set()).add(wanted)
         return fresh

@@ -45,7 +45,7 @@ class Proxy:
 
     ``made_of`` is what ``own`` was last rendered from, so that it is rendered again only if that changed.
     ``identities`` are the owners of its certificates, by mesh. At ``shown_by`` (trio time) it gets what there is
-    although it has no certificate yet.
+    although something of it is still to come. ``trouble`` is why it could not be rendered at last.
     """
 
     key: ResourceKey
@@ -58,6 +58,7 @@ class Proxy:
     outbound: OutboundKey | None = None
     resolver: ResolverKey | None = None
     identities: dict[str, str] = field(default_factory=dict)
+    trouble: str = ""
 
     def certify(self, credentials: Mapping[str, Credentials]) -> None:
         """Show and trust this from now on, by mesh."""

@@ -174,7 +174,10 @@ class ProxyFeed:
         for layer in layers:
             layer.join(self)
         if not same:
-            for layer in {*before} ^ {*layers}:
+            changed = {*before} ^ {*layers}
+            if [layer for layer in before if layer in layers] != [layer for layer in layers if layer in before]:
+                changed = {*before, *layers}  # of a name that several have, another's counts now
+            for layer in changed:
                 for type_url, entry in layer.items():
                     self.mark(type_url, entry.name)
         if not self.ready:

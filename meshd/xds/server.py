@@ -16,6 +16,7 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from meshd.discovery import Answer, Node
+from meshd.discovery.fields import peek, text
 from meshd.insight.streams import Stream
 from meshd.kinds.dataplane import Dataplane
 from meshd.model.errors import PeerError, UnavailableError
@@ -173,12 +174,20 @@ class XdsServer:
             self._refused[host] = error.message
             log.warning("%s stream from %s refused: %s", service, stream.peer, error)
 
-    async def _first(self, stream: ServerStream) -> bytes:
+    async def _first(self, stream: ServerStream, id_path: tuple[int, ...]) -> bytes:
+        """The first request of a call that shows a token for the node whose id it has at ``id_path``."""
         await self._ready.wait()
         with trio.move_on_after(FIRST_REQUEST_S):
             data = await stream.receive()
             if data is None:
                 raise RpcError(Status.INVALID_ARGUMENT, "the stream ended without a request")
+            try:
+                node_id = text(peek(data, id_path))
+            except ValueError as error:
+                raise PeerError(f"a message that is no request: {error}") from error
+            if not node_id:
+                raise PeerError("the first request of a stream must have a node with an id")
+            self._proxies.check_bearer(stream, node_id)
             return data
         raise RpcError(Status.DEADLINE_EXCEEDED, f"no request within {FIRST_REQUEST_S:g} s")
 
@@ -190,7 +199,7 @@ class XdsServer:
     # ------------------------------------------------------------------ ADS
 
     async def _aggregated(self, stream: ServerStream, form: Form) -> None:
-        request = decoded(form, await self._first(stream))
+        request = decoded(form, await self._first(stream, form.id_path))
         node, metadata = self._introduced(request.node)
         async with self._proxies.connected(stream, metadata) as (live, resource):
             record = Stream(
@@ -234,7 +243,7 @@ class XdsServer:
     # ------------------------------------------------------------------ HDS
 
     async def _health_check(self, stream: ServerStream) -> None:
-        first = _report(await self._first(stream))
+        first = _report(await self._first(stream, hds.ID_PATH))
         _, metadata = self._introduced(first.node)
         key = metadata.key
         if key.kind != "Dataplane":

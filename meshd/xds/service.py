@@ -16,7 +16,7 @@ from meshd.model.resource import Resource, ResourceKey
 from meshd.rpc import Connection, RpcError, ServerStream, Status
 from meshd.store.store import Create, Delete, Store, Update
 from meshd.xds import hds, lifecycle
-from meshd.xds.auth import Authn, authenticate, credential
+from meshd.xds.auth import Authn, authenticate, check_bearer, credential
 from meshd.xds.metadata import KIND_OF, ProxyMetadata
 from meshd.xds.metrics import Metrics
 from meshd.xds.session import Session
@@ -129,6 +129,18 @@ class Proxies:
             lifecycle.check_owner(stored, self._settings.zone, replaced=False)
             return stored
         return cast("Resource", metadata.resource)
+
+    def check_bearer(self, stream: ServerStream, node_id: str) -> None:
+        """Refuse a call whose token cannot be that of this node, before what it sends is read.
+
+        Raises:
+            RpcError: UNAUTHENTICATED.
+        """
+        mesh, _, name = node_id.partition(".")
+        try:
+            check_bearer(self._store, self._settings.authn, credential(stream.metadata), mesh, name, self._now())
+        except DeniedError as error:
+            raise RpcError(Status.UNAUTHENTICATED, f"{node_id[:512]}: authentication failed: {error}") from None
 
     def _authenticate(self, stream: ServerStream, resources: list[Resource]) -> None:
         try:

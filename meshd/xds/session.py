@@ -74,9 +74,10 @@ class Machine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One of the two forms of the protocol."""
+    """One of the two forms of the protocol. ``id_path`` leads, by field numbers, to the node's id in a request."""
 
     name: str
+    id_path: tuple[int, ...]
     decode: Callable[[bytes], Request]
     encode: Callable[[Any], bytes]
     machine: Callable[[Resources, str], Machine]
@@ -84,12 +85,14 @@ class Form:
 
 DELTA = Form(
     "delta",
+    (1, 1),
     wire.decode_request,
     wire.encode_response,
     lambda resources, instance: Sender(resources, instance, blame=blame, limit_bytes=RESPONSE_BYTES, renews=RENEWS),
 )
 STATE_OF_THE_WORLD = Form(
     "sotw",
+    (2, 1),
     state_wire.decode_request,
     state_wire.encode_response,
     lambda resources, instance: StateOfTheWorld(resources, instance, whole=WILDCARD, blame=blame, renews=RENEWS),

@@ -16,7 +16,7 @@ from types import MappingProxyType
 
 from meshd.discovery.fields import bytes_field
 from meshd.model.steps import Steps
-from meshd.topology.view import Endpoint, MeshView, ServiceView
+from meshd.topology.view import Endpoint, MeshView, Reach, ServiceView
 from meshd.xds import clusters, listeners, names, tls
 from meshd.xds.abilities import Abilities
 from meshd.xds.encode import PREFIX, Document, SchemaError, encode
@@ -193,7 +193,9 @@ class SniRenderer(ABC):
             service, tags, known = services[name], wanted.get(name, ()), served.get(name)
             if view is None:
                 raise AssertionError("unreachable: without a view there is no service")
-            addresses = tuple(self._address_of(endpoint.address) for endpoint in service.endpoints)
+            # Names outside the mesh are for Envoy to look up.
+            inside = (e for e in service.endpoints if e.reach is not Reach.EXTERNAL)
+            addresses = tuple(self._address_of(endpoint.address) for endpoint in inside)
             if name in stale or known is None or not known.is_of(service, addresses, tags):
                 try:
                     moved |= self._serve(view, service, addresses, tags)

@@ -62,6 +62,10 @@ class ZoneProxies:
         """Clusters and endpoints of a proxy."""
         return self.shared_by(kind, abilities).renderer.layer
 
+    def forget(self) -> None:
+        """No proxy is connected: what is not kept up to date must not be shown to the next one."""
+        self._shared.clear()
+
     def update(
         self,
         proxies: Iterable[tuple[str, Abilities]],

@@ -4,7 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshd.discovery.fields import bytes_field, field, fields, map_entry, map_field, read_varint, varint, varint_field
+from meshd.discovery.fields import (
+    bytes_field,
+    field,
+    fields,
+    map_entry,
+    map_field,
+    peek,
+    read_varint,
+    varint,
+    varint_field,
+)
 
 
 @pytest.mark.parametrize(
@@ -45,3 +55,22 @@ def test_maps_are_sorted_by_key() -> None:
     entries = [map_entry(value) for _, _, value in fields(encoded) if isinstance(value, bytes)]
     assert entries == [("a", ""), ("b", "2")]
     assert bytes_field(1, b"b") in encoded
+
+
+def test_a_field_within_fields_is_found() -> None:
+    node = bytes_field(2, b"cluster") + bytes_field(1, b"id")
+    assert peek(varint_field(5, 1) + bytes_field(1, node), (1, 1)) == b"id"
+    assert peek(bytes_field(1, node), (1, 3)) == b""
+    assert peek(varint_field(1, 7), (1, 1)) == b""
+
+
+@given(st.binary(max_size=40), st.lists(st.integers(1, 3), max_size=3))
+def test_looking_into_any_bytes_fails_by_a_value_error_only(data: bytes, path: list[int]) -> None:
+    try:
+        peek(data, path)
+    except ValueError:
+        return
+
+
+def test_only_the_first_fields_are_looked_at() -> None:
+    assert peek(varint_field(5, 1) * 20 + bytes_field(1, b"id"), (1,)) == b""

@@ -62,6 +62,16 @@ def test_no_endpoints_are_an_empty_assignment():
     assert assigned() == {"@type": ENDPOINTS, "clusterName": "web"}
 
 
+def test_weights_are_no_more_than_envoy_counts():
+    large = assigned(endpoint(weight=30 * 2**32), endpoint("10.0.0.2", weight=10 * 2**32), endpoint("10.0.0.3"))
+
+    weights = [weight for *_, weight in hosts(large)]
+
+    assert sum(weights) < 2**32
+    assert abs(weights[0] / weights[1] - 3) < 0.01
+    assert weights[2] == 1
+
+
 def test_names_are_left_out_until_somebody_knows_their_address():
     known = {"a.internal": "10.0.0.1"}.get
     both = endpoint("a.internal"), endpoint("b.internal")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from meshd.ca.identity import Credentials, Identity, TrustBundle, no_credentials
+from meshd.kinds.zone_ingress import ZoneIngress
 from meshd.model.resource import Resource, ResourceKey
 from meshd.model.shape import read_strict
 from meshd.policies import discover
@@ -19,7 +20,7 @@ from meshd.store.store import Delete, Put
 from meshd.topology.build import Topology
 from meshd.topology.vips import Book
 from meshd.xds.abilities import Abilities, Redirect
-from meshd.xds.keeper import CERTIFIED_S, RETIRE_S, Outside, XdsKeeper
+from meshd.xds.keeper import CERTIFIED_S, LOOK_UP_AGAIN_S, RETIRE_S, Outside, XdsKeeper
 from meshd.xds.resources import CLUSTER, ENDPOINTS, LISTENER, ORDER, SECRET
 from meshd.xds.shaping import Shaper
 from tests.topology import builders as b
@@ -52,7 +53,7 @@ def certified(mesh, owner, life="1"):
 class World:
     """A zone without the rest of the process: resources in, feeds out."""
 
-    def __init__(self, resources=(), addresses=None, issues=True):
+    def __init__(self, resources=(), addresses=None, shapers=SHAPERS, issues=True):
         self.topology, self.book = Topology("zone-a", "mesh", 80), Book()
         self.resources, self.version = {}, 0
         self.store = MemoryStore(lambda: NOW)
@@ -62,7 +63,7 @@ class World:
         self.names = addresses or {}
         self.apply(*resources)
         outside = Outside(self.credentials, self.release, read_nothing, Latest(0), self.look_up)
-        self.keeper = XdsKeeper("zone-a", self.store, self.views, SHAPERS, outside, CollectorRegistry())
+        self.keeper = XdsKeeper("zone-a", self.store, self.views, shapers, outside, CollectorRegistry())
 
     def credentials(self, mesh, owner, uris):  # noqa: ARG002
         first = certified(mesh, owner) if self.issues else no_credentials(mesh)
@@ -160,7 +161,7 @@ async def test_a_cluster_outlives_what_led_to_it(nursery, autojump_clock):
     assert "outbound:240.0.0.1:80" not in feed.names(LISTENER)
     assert "api" in feed.names(CLUSTER)
     feed.take()
-    await trio.sleep(RETIRE_S + 1)
+    await trio.sleep(2 * RETIRE_S + 1)
 
     assert "api" not in feed.names(CLUSTER)
     assert feed.take() == {CLUSTER: {"api"}, ENDPOINTS: {"api"}}
@@ -313,6 +314,181 @@ async def test_ingress_and_egress(nursery, autojump_clock):
     assert set(feeds[0].names(CLUSTER)) == {"default:web", "default:api"}
 
 
+class Defective(Shaper):
+    """A policy that makes of inbounds, or of outbounds to one service, what Envoy's API has not."""
+
+    def __init__(self, *, inbound=False, service=""):
+        self.breaks_inbound, self.service = inbound, service
+
+    def inbound(self, draft, matched):  # noqa: ARG002
+        if self.breaks_inbound:
+            draft.cluster["nonsense"] = 1
+
+    def outbound(self, draft, matched):  # noqa: ARG002
+        if draft.destination.service == self.service:
+            draft.listener["nonsense"] = 1
+
+
+async def test_a_proxy_that_could_not_be_rendered_at_first_is_shown_once_it_can(nursery, autojump_clock):
+    shaper = Defective(inbound=True)
+    world = World([b.mesh(), http("web-1", "web")], shapers=(("MeshTimeout", shaper),))
+    await nursery.start(world.keeper.run)
+    feed = world.keeper.attach(key("web-1"), Abilities())
+    await idle()
+    assert not feed.ready
+
+    shaper.breaks_inbound = False
+    world.apply(mesh_timeout("web", "7s"))
+    await idle()
+
+    assert feed.ready
+
+
+async def test_an_outbound_that_cannot_be_rendered_does_not_keep_the_others(nursery, autojump_clock):
+    shaper = Defective(service="api")
+    start = [b.mesh(), http("web-1", "web"), http("api-1", "api", "10.0.0.2"), http("db-1", "db", "10.0.0.3")]
+    world = World(start, shapers=(("MeshTimeout", shaper),))
+    await nursery.start(world.keeper.run)
+    feed = world.keeper.attach(key("web-1"), REDIRECTED)
+    await idle()
+    of_services = {n for n in feed.names(LISTENER) if n.startswith("outbound:240.")}
+    assert len(of_services) == 2
+
+    shaper.service = ""
+    world.apply(http("api-2", "api", "10.0.0.4"))
+    await idle()
+
+    assert len({n for n in feed.names(LISTENER) if n.startswith("outbound:240.")}) == 3
+
+
+async def test_a_proxy_that_goes_while_others_are_rendered_leaves_nothing_behind(nursery, autojump_clock, monkeypatch):
+    world = World([b.mesh(), http("web-1", "web"), http("web-2", "web", "10.0.0.2")])
+    await nursery.start(world.keeper.run)
+    first, second = (world.keeper.attach(key(name), REDIRECTED) for name in ("web-1", "web-2"))
+    await idle()
+    first.wake = lambda: world.keeper.detach(second)
+
+    world.apply(mesh_timeout("web", "7s"), http("web-1", "web", "10.0.0.9"))
+    await idle()
+
+    assert not second.layers
+
+
+async def test_clusters_are_retired_although_something_changes_all_the_time(nursery, autojump_clock):
+    world = World([b.mesh(), http("web-1", "web"), http("api-1", "api", "10.0.0.2")])
+    await nursery.start(world.keeper.run)
+    feed = world.keeper.attach(key("web-1"), REDIRECTED)
+    await idle()
+
+    world.apply(key("api-1"))
+    for second in range(2 * int(RETIRE_S) + 1):
+        world.apply(http("web-2", "web", f"10.0.0.{10 + second}"))
+        await trio.sleep(1)
+
+    assert "api" not in feed.names(CLUSTER)
+
+
+async def test_nothing_is_shown_before_names_were_looked_up(nursery, autojump_clock):
+    world = World([b.mesh(), http("web-1", "web"), http("api-1", "api", "api.example")], {"api.example": "10.9.0.1"})
+    await nursery.start(world.keeper.run)
+    feed = world.keeper.attach(key("web-1"), REDIRECTED)
+    await idle()
+    assert not feed.ready
+
+    await trio.sleep(1)
+
+    assert feed.ready
+    assert b"10.9.0.1" in feed.get(ENDPOINTS, "api").body
+
+
+async def test_a_name_without_an_address_keeps_nobody_waiting_for_long(nursery, autojump_clock):
+    world = World([b.mesh(), http("web-1", "web"), http("api-1", "api", "api.example")])
+    await nursery.start(world.keeper.run)
+    feed = world.keeper.attach(key("web-1"), REDIRECTED)
+
+    await trio.sleep(1)
+
+    assert feed.ready
+
+
+async def test_an_ingress_that_comes_back_has_what_changed_meanwhile(nursery, autojump_clock):
+    world = World([b.mesh(), http("web-1", "web")])
+    ingress = b.ingress("in", "")
+    await world.store_zone_proxies(ingress)
+    await nursery.start(world.keeper.run)
+    world.keeper.detach(world.keeper.attach(ingress.key, Abilities()))
+    feed = world.keeper.attach(ingress.key, Abilities())
+    await idle()
+
+    world.keeper.detach(feed)
+    await idle()
+    world.apply(http("api-1", "api", "10.0.0.5"))
+    await idle()
+    feed = world.keeper.attach(ingress.key, Abilities())
+    await idle()
+
+    assert set(feed.names(CLUSTER)) == {"default:web", "default:api"}
+
+
+async def test_an_ingress_at_a_name_listens_where_the_name_is(nursery, autojump_clock):
+    world = World([b.mesh(), http("web-1", "web")], {"in.example": "10.0.0.77"})
+    spec = ZoneIngress.model_validate({"networking": {"address": "in.example", "port": 10001}})
+    ingress = Resource(ResourceKey("ZoneIngress", "", "in"), spec)
+    await world.store_zone_proxies(ingress)
+    await nursery.start(world.keeper.run)
+    feed = world.keeper.attach(ingress.key, Abilities())
+    await trio.sleep(1)
+    assert list(feed.names(LISTENER)) == ["inbound:10.0.0.77:10001"]
+
+    world.names["in.example"] = "10.0.0.78"
+    await trio.sleep(LOOK_UP_AGAIN_S + 1)
+
+    assert list(feed.names(LISTENER)) == ["inbound:10.0.0.78:10001"]
+
+
+async def test_an_egress_lets_go_of_the_identities_of_meshes_that_are_gone(nursery, autojump_clock):
+    world = World([b.mesh(zone_egress=True), b.mesh("other", zone_egress=True)])
+    egress = b.egress("out")
+    await world.store_zone_proxies(egress)
+    other = b.external("es-2", "outside", "example.com:443", mesh="other")
+    world.apply(b.external("es", "outside", "example.com:443"), other)
+    await nursery.start(world.keeper.run)
+    feed = world.keeper.attach(egress.key, Abilities())
+    for mesh in ("default", "other"):
+        await idle()
+        world.cells[mesh, "zone-egress.out"].publish(certified(mesh, "zone-egress"))
+    await idle()
+    assert len(list(feed.names(SECRET))) == 4
+
+    world.apply(other.key, ResourceKey("Mesh", "", "other"))
+    await idle()
+
+    assert world.released == [("other", "zone-egress.out")]
+    assert set(feed.names(CLUSTER)) == {"default:outside"}
+    assert len(list(feed.names(SECRET))) == 2
+
+
+async def test_an_egress_that_is_deleted_and_stored_again(nursery, autojump_clock):
+    world = World([b.mesh(zone_egress=True), b.mesh("other", zone_egress=True)])
+    egress = b.egress("out")
+    await world.store_zone_proxies(egress)
+    other = b.external("es-2", "outside", "example.com:443", mesh="other")
+    world.apply(b.external("es", "outside", "example.com:443"), other)
+    await nursery.start(world.keeper.run)
+    feed = world.keeper.attach(egress.key, Abilities())
+    await idle()
+
+    await world.store_zone_proxies(egress.key)
+    await idle()
+    world.apply(other.key)
+    await world.store_zone_proxies(egress)
+    await idle()
+    world.cells["default", "zone-egress.out"].publish(certified("default", "zone-egress", "2"))
+    await idle()
+
+    assert list(feed.names(LISTENER)) == ["inbound:10.0.0.9:10002"]
+
+
 SERVICES = st.sampled_from(["web", "api", "db"])
 PROTOCOLS = st.sampled_from(["tcp", "http", "grpc"])
 
@@ -365,7 +541,7 @@ def test_step_by_step_is_as_from_scratch(batches):
                 await idle()
                 for feed, have in zip(feeds, seen, strict=True):
                     follow(feed, have)
-            await trio.sleep(RETIRE_S + 1)
+            await trio.sleep(2 * RETIRE_S + 1)
             for feed, have in zip(feeds, seen, strict=True):
                 follow(feed, have)
                 assert have == content(feed)  # whoever follows what changed has what there is
