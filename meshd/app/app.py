@@ -19,7 +19,7 @@ from meshd.app.server import KdsListener
 from meshd.app.status import global_status
 from meshd.app.zone import zone_tiers
 from meshd.config import Config, ConfigErrors, LoadedConfig
-from meshd.config.tree import StoreType
+from meshd.config.tree import Engine, StoreType
 from meshd.envoy.binary import missing_envoys
 from meshd.kds.admission import AdmittedZone
 from meshd.kds.server import GlobalKds
@@ -87,7 +87,9 @@ async def run_role(loaded: LoadedConfig, stop: trio.Event, started: Callable[[],
             cluster_id=str(uuid.uuid4()),
             initial=role.initial,
         )
-        await store.write([*defaults, *own_proxies(store, registry, zone, [p.resource for p in loaded.proxies])])
+        own = [p.resource for p in loaded.proxies]
+        probed = {p.resource.key for p in loaded.proxies if p.engine is Engine.ENVOY} if config.has_hds else set()
+        await store.write([*defaults, *own_proxies(store, registry, zone, own, probed)])
         tiers = global_tiers(role) if config.is_global else zone_tiers(role, loaded)
 
         def ready() -> None:

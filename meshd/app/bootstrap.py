@@ -1,6 +1,6 @@
 """What a role writes into its store before anything runs. Pure: the store's content and the wishes -> edits."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from meshd.kinds.config import Config as ConfigSpec
@@ -21,12 +21,15 @@ CLUSTER_ID = ResourceKey("Config", "", "kuma-cluster-id")
 """The Config that every zone has a copy of; Kuma shows it as ``clusterId`` (reference/kds.md 8.5)."""
 
 
-def own_proxies(store: Store, registry: Registry, zone: str, wanted: Sequence[Resource]) -> Iterator[Edit]:
+def own_proxies(
+    store: Store, registry: Registry, zone: str, wanted: Sequence[Resource], probed: Collection[ResourceKey] = ()
+) -> Iterator[Edit]:
     """Make the proxies that the configuration file owns what the file says; remove those that are gone from it.
 
     Only what is this zone's own is touched, so on a global, ``zone`` is "", nothing. A proxy of the same name that
     somebody wrote here becomes the file's. An ingress keeps the ``availableServices`` that it had, since they are
-    computed: a restart must not make other zones see them go and come back.
+    computed: a restart must not make other zones see them go and come back. ``probed`` are the Dataplanes whose Envoys
+    probe their applications.
 
     Raises:
         ConflictError: a proxy of the file has the name of one that is stored here for another zone.
@@ -40,8 +43,9 @@ def own_proxies(store: Store, registry: Registry, zone: str, wanted: Sequence[Re
             if is_managed and stored.key not in keys and is_own(stored, zone):
                 yield Delete(stored.key)
     for proxy in wanted:
-        resource = on_write(proxy, registry[proxy.key.kind], zone=zone)
         before = store.get(proxy.key)
+        is_probed = proxy.key in probed
+        resource = on_write(proxy, registry[proxy.key.kind], zone=zone, is_probed=is_probed, stored=before)
         if before is not None and not is_own(before, zone):
             raise ConflictError(
                 f"{proxy.key} of the configuration file has the name of a copy of"

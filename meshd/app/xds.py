@@ -51,7 +51,9 @@ def settings(config: Config, internal: InternalCredentials) -> Settings:
     return Settings(
         authn,
         deregistration=config.xds_server.dataplane_deregistration_delay,
-        health=health if server.hds.enabled else None,
+        dataplane_cleanup_age=config.runtime.universal.dataplane_cleanup_age,
+        zone_cleanup_age=config.runtime.universal.zone_resource_cleanup_age,
+        health=health if config.has_hds else None,
     )
 
 

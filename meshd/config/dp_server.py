@@ -166,3 +166,20 @@ class XdsServer(Section):
     dataplane_deregistration_delay: Duration = Field(
         default=timedelta(seconds=10), description="A proxy that brought its resource has so long to come back."
     )
+
+
+class Universal(Section):
+    """What is forgotten in time."""
+
+    dataplane_cleanup_age: Duration = Field(
+        default=timedelta(hours=72), description="A Dataplane whose proxy is gone for so long is deleted."
+    )
+    zone_resource_cleanup_age: Duration = Field(
+        default=timedelta(hours=72), description="A zone proxy that is gone for so long is deleted."
+    )
+
+
+class Runtime(Section):
+    """What depends on where Kuma runs."""
+
+    universal: Universal = Universal()

@@ -6,6 +6,7 @@ _INSTEAD: Mapping[str, str] = {
     "dpServer.gracefulShutdownTimeout": "general.drainTime is for all servers",
     "dpServer.hds.refreshInterval": "a change of a Dataplane reaches its proxy at once",
     "bootstrapServer.params.readinessPort": "kuma-dp says which port its readiness is on",
+    "runtime.universal.vipRefreshInterval": "a change reaches what it concerns at once",
     "xdsServer.dataplaneConfigurationRefreshInterval": "a change reaches the proxies it concerns at once",
     "xdsServer.nackBackoff": "what a proxy has refused is not sent to it again until it changes",
 }
@@ -27,7 +28,9 @@ _PLAIN = (
     "monitoringAssignmentServer",
     "policies",
     "proxy",
-    "runtime",
+    "runtime.kubernetes",
+    "runtime.universal.spire",
+    "runtime.universal.workload",
     "tracing",
     "xdsServer.dataplaneStatusFlushInterval",
 )

@@ -7,6 +7,7 @@ Source of the keys: Kuma ``pkg/config/app/kuma-cp/kuma-cp.defaults.yaml``; desig
 """
 
 import enum
+import fnmatch
 import re
 from datetime import timedelta
 from ipaddress import IPv4Network
@@ -15,7 +16,7 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from meshd.config.dp_server import BootstrapServer, DpServer, XdsServer
+from meshd.config.dp_server import BootstrapServer, DpServer, Runtime, XdsServer
 from meshd.config.fields import (
     Domain,
     Duration,
@@ -306,6 +307,7 @@ class Config(Section):
     dp_server: DpServer = DpServer()
     bootstrap_server: BootstrapServer = BootstrapServer()
     xds_server: XdsServer = XdsServer()
+    runtime: Runtime = Runtime()
     defaults: Defaults = Defaults()
     logging: Logging = Logging()
     envoy: EnvoyProcesses = EnvoyProcesses()
@@ -344,6 +346,19 @@ class Config(Section):
     def selections(self) -> tuple[DataplaneSelection, ...]:
         """The Dataplanes of the API that this process runs."""
         return tuple(entry.dataplanes for entry in self.proxies if entry.dataplanes is not None)
+
+    def has_probes(self, mesh: str, name: str) -> bool:
+        """Whether the proxy of a Dataplane of the API probes its application: Envoys do, built-in engines do not."""
+        for entry in self.proxies:
+            chosen = entry.dataplanes
+            if chosen is not None and chosen.mesh == mesh and fnmatch.fnmatchcase(name, chosen.names):
+                return self.has_hds and entry.engine is Engine.ENVOY
+        return self.has_hds
+
+    @property
+    def has_hds(self) -> bool:
+        """Whether this process asks Envoys to probe applications."""
+        return not self.is_global and self.dp_server.enabled and self.dp_server.hds.enabled
 
     @property
     def runs_envoys(self) -> bool:

@@ -180,7 +180,7 @@ class ProxyInsights:
         """The insight of a connected proxy; None if its resource is gone, which has taken the insight along."""
         if self._store.get(stream.proxy) is None:
             return None
-        shown = streaming(stream, stored, self._instance_id)
+        shown = streaming(stream, stored, self._instance_id, self._proxies.value.get(stream.proxy, Report()).refused)
         if stream.proxy.kind == "Dataplane" and stream.disconnected is None:
             cell = self._credentials_of(stream.proxy)
             if cell is not None:
@@ -228,9 +228,12 @@ class ProxyInsights:
         """The insight of a proxy that is here: online if it is carried, and what of it is not."""
         mine = getattr(stored.spec, "subscriptions", ()) if stored is not None else ()
         is_open = any(s.is_open and s.control_plane_instance_id == self._instance_id for s in mine)
+        refused = report.refused
         if report.has_stream:
-            if stored is None and not report.refused:
+            if stored is None and not refused:
                 return None
+            stream = self._streams.get(proxy)
+            refused += (*stream.lacking, *stream.refused) if stream is not None else ()
             shown = stored if stored is not None else never_connected(proxy)
         elif report.is_carried and not is_open:
             run = Run(self._instance_id, str(uuid.UUID(int=self._rng.getrandbits(128), version=4)))
@@ -239,7 +242,7 @@ class ProxyInsights:
             shown = never_connected(proxy)
         else:
             shown = stored if report.is_carried else ended(stored, "", self._now())
-        return reported(shown, report.refused)
+        return reported(shown, refused)
 
     async def _follow_certificate(self, proxy: ResourceKey, cell: Cell, scope: trio.CancelScope) -> None:
         async def attempt() -> None:

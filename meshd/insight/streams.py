@@ -40,7 +40,8 @@ class Counts:
 class Stream:
     """One proxy's stream, kept up to date by who serves it. ``counts`` are by "cds" and so on; "" for others.
 
-    ``refused`` is what the proxy does not take or is not given. ``disconnected`` None: it is open.
+    ``refused`` is what the proxy does not take, ``lacking`` what it is not given although its resource asks for it.
+    ``disconnected`` None: it is open.
     """
 
     proxy: ResourceKey
@@ -49,6 +50,7 @@ class Stream:
     connected: datetime
     counts: dict[str, Counts] = field(default_factory=dict)
     refused: tuple[Violation, ...] = ()
+    lacking: tuple[Violation, ...] = ()
     disconnected: datetime | None = None
     updated: datetime | None = None
     generation: int = 0
@@ -71,8 +73,11 @@ def status_of(counts: Mapping[str, Counts], updated: datetime | None) -> Discove
     )
 
 
-def streaming(stream: Stream, stored: Resource | None, instance: str) -> Resource:
-    """The insight of a proxy with this stream; another one that was open has ended when this one began."""
+def streaming(stream: Stream, stored: Resource | None, instance: str, also: tuple[Violation, ...] = ()) -> Resource:
+    """The insight of a proxy with this stream; another one that was open has ended when this one began.
+
+    ``also`` is what others say that the proxy does not do.
+    """
     newest = DiscoverySubscription(
         id=stream.id,
         control_plane_instance_id=instance,
@@ -93,7 +98,7 @@ def streaming(stream: Stream, stored: Resource | None, instance: str) -> Resourc
         others = cast("Insight", ended(stored, "", stream.connected).spec).subscriptions
         subscriptions, is_newest = (*others, newest)[-MAX_SUBSCRIPTIONS:], True
     shown = with_subscriptions(stored, subscriptions)
-    return reported(shown, stream.refused) if is_newest else shown
+    return reported(shown, (*also, *stream.lacking, *stream.refused)) if is_newest else shown
 
 
 def touched(stream: Stream, now: datetime) -> None:

@@ -197,15 +197,19 @@ class ResourceHandlers:
         wrong = list(access.label_violations(self._type, wanted.labels, stored, api.role))
         if key.kind == "Mesh":
             wrong += writes.mesh_violations(stored, wanted, await read_materials(api.store, wanted))
+        elif key.kind == "Dataplane":
+            wrong += writes.dataplane_violations(api.store, wanted)
         if wrong:
             raise InvalidError(str(key), wrong)
-        resource = writes.carry_over(on_write(wanted, self._type, zone=api.role.zone), stored)
+        is_probed = key.kind == "Dataplane" and api.config.has_probes(key.mesh, key.name)
+        made = on_write(wanted, self._type, zone=api.role.zone, is_probed=is_probed, stored=stored)
+        resource = writes.carry_over(made, stored)
         writes.check_among_others(api.store, resource)
         if stored is not None:
             await api.store.write([Update(resource)])
         else:
-            made = api.initial(resource) if key.kind == "Mesh" else ()
-            await api.store.write([Create(resource), *writes.initial_edits(api.store, made)])
+            first = api.initial(resource) if key.kind == "Mesh" else ()
+            await api.store.write([Create(resource), *writes.initial_edits(api.store, first)])
         if stored is None or not stored.same_content(resource):
             log.info("%s %s by=%s", key, "created" if stored is None else "updated", user.name)
         said = writes.warnings(api.store, resource)

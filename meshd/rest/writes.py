@@ -7,6 +7,7 @@ from typing import Any, cast
 from meshd.ca.authority import Materials, check_backends
 from meshd.kinds.dataplane import Dataplane
 from meshd.kinds.external_service import ExternalService
+from meshd.kinds.membership import membership_violations
 from meshd.kinds.mesh import Mesh
 from meshd.kinds.mesh_rules import mesh_delete_violations, mesh_update_violations
 from meshd.kinds.small_rules import zone_delete_violations
@@ -79,6 +80,14 @@ def mesh_violations(stored: Resource | None, wanted: Resource, materials: Materi
     """What is wrong with the certificate authority of a Mesh that is about to be written, and with changing it so."""
     changed = mesh_update_violations(cast("Mesh", stored.spec), cast("Mesh", wanted.spec)) if stored else ()
     return [*changed, *check_backends(wanted, materials)]
+
+
+def dataplane_violations(store: Store, wanted: Resource) -> list[Violation]:
+    """Why the mesh of a Dataplane does not let it in."""
+    mesh = store.get(ResourceKey("Mesh", "", wanted.key.mesh))
+    if mesh is None:
+        return []
+    return [*membership_violations(cast("Dataplane", wanted.spec), wanted.key.mesh, cast("Mesh", mesh.spec))]
 
 
 def warnings(store: Store, resource: Resource) -> list[str]:

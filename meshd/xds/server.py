@@ -10,7 +10,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, cast
 
 import trio
 from prometheus_client import CollectorRegistry
@@ -19,7 +19,8 @@ from meshd.discovery import Answer, Node
 from meshd.discovery.fields import peek, text
 from meshd.insight.streams import Stream
 from meshd.kinds.dataplane import Dataplane
-from meshd.model.errors import PeerError, UnavailableError
+from meshd.kinds.mesh import Mesh
+from meshd.model.errors import PeerError, UnavailableError, Violation
 from meshd.model.registry import Registry
 from meshd.model.resource import ResourceKey
 from meshd.rpc import Handler, RpcError, ServerStream, Status
@@ -30,7 +31,8 @@ from meshd.xds.abilities import Abilities
 from meshd.xds.admin import refusal
 from meshd.xds.metadata import ProxyMetadata, abilities, read
 from meshd.xds.metrics import Metrics
-from meshd.xds.resources import ProxyFeed
+from meshd.xds.proxies import refused_parts
+from meshd.xds.resources import LISTENER, ProxyFeed
 from meshd.xds.service import Proxies, Settings
 from meshd.xds.session import DELTA, STATE_OF_THE_WORLD, Form, Session, decoded
 
@@ -212,13 +214,15 @@ class XdsServer:
             if reason := refusal(can):
                 raise PeerError(f"{metadata.key}: {reason}")
             feed = self._keeper.attach(metadata.key, can)
-
-            refused = record.refused
+            record.lacking = self._lacking(metadata.key)
+            said = (record.lacking, record.refused)
 
             def answered(type_url: str, answer: Answer) -> None:
-                nonlocal refused
-                self._insights.touch(record, hurry=answer is Answer.NACK or record.refused != refused)
-                refused = record.refused
+                nonlocal said
+                if type_url == LISTENER:  # they change whenever the proxy's resource does
+                    record.lacking = self._lacking(metadata.key)
+                before, said = said, (record.lacking, record.refused)
+                self._insights.touch(record, hurry=answer is Answer.NACK or said != before)
                 self._on_answer(metadata.key, type_url)
 
             live.session = Session(
@@ -239,6 +243,15 @@ class XdsServer:
                 self._keeper.detach(feed)
                 self._insights.close(record)
                 log.info("%s is not connected any more: %s", metadata.key, live.cut or stream.failure or "ended")
+
+    def _lacking(self, key: ResourceKey) -> tuple[Violation, ...]:
+        """What of a Dataplane is not carried."""
+        resource, mesh = self._store.get(key), self._store.get(ResourceKey("Mesh", "", key.mesh))
+        if key.kind != "Dataplane" or resource is None or mesh is None:
+            return ()
+        has_mtls = cast("Mesh", mesh.spec).enabled_backend() is not None
+        parts = (part.partition(": ") for part in refused_parts(resource, has_mtls=has_mtls))
+        return tuple(Violation(field, why) for field, _, why in parts)
 
     # ------------------------------------------------------------------ HDS
 

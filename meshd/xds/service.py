@@ -38,13 +38,14 @@ TAKEN = "there is already an active stream from this node, try again later"
 class Settings:
     """How proxies are kept. ``health`` None: they are not asked to probe anything.
 
-    A proxy that brought its resource and does not come back within ``deregistration`` takes it along; any Dataplane or
-    zone proxy that was connected once and is gone for ``cleanup_age`` is deleted.
+    A proxy that brought its resource and does not come back within ``deregistration`` takes it along; any that was
+    connected once is deleted when it is gone for the ``cleanup_age`` of its kind.
     """
 
     authn: Authn
     deregistration: timedelta = timedelta(seconds=10)
-    cleanup_age: timedelta = timedelta(hours=72)
+    dataplane_cleanup_age: timedelta = timedelta(hours=72)
+    zone_cleanup_age: timedelta = timedelta(hours=72)
     health: hds.HealthSettings | None = field(default_factory=hds.HealthSettings)
 
     @property
@@ -285,10 +286,10 @@ class Proxies:
         """Delete what has been gone for long."""
         settings = self._settings
         for kind in KINDS:
+            age = settings.dataplane_cleanup_age if kind == "Dataplane" else settings.zone_cleanup_age
             insights = {(i.key.mesh, i.key.name): i for i in self._store.list(f"{kind}Insight")}
-            old = lifecycle.expired(self._store.list(kind), insights, settings.zone, settings.cleanup_age, self._now())
-            for resource in old:
-                await self._delete(resource, f"it was not connected for {settings.cleanup_age}")
+            for resource in lifecycle.expired(self._store.list(kind), insights, settings.zone, age, self._now()):
+                await self._delete(resource, f"it was not connected for {age}")
 
     # ------------------------------------------------------------------ health
 

@@ -5,7 +5,8 @@ import pytest
 from meshd.app.bootstrap import CLUSTER_ID, DEFAULT_MESH, missing_defaults, own_proxies
 from meshd.cli.known import registry
 from meshd.kinds.config import Config
-from meshd.kinds.dataplane import Dataplane
+from meshd.kinds.dataplane import Dataplane, Inbound, InboundState, Networking, ServiceProbe
+from meshd.kinds.defaults import in_state
 from meshd.kinds.mesh import Mesh
 from meshd.kinds.zone_ingress import AvailableService, ZoneIngress
 from meshd.model import labels as label
@@ -130,6 +131,25 @@ async def test_a_restart_keeps_what_an_ingress_had_computed():
     (written,) = own_proxies(store, registry(), "zone-a", [Resource(INGRESS, ZoneIngress(zone="zone-a"), BY_FILE)])
     assert written.resource.spec.available_services == computed
     assert written.resource.spec.zone == "zone-a"
+
+
+async def test_a_restart_keeps_what_an_envoy_reported():
+    key = ResourceKey("Dataplane", "default", "web-1")
+    probed = Inbound(port=80, service_probe=ServiceProbe(), tags={"kuma.io/service": "web"})
+    wanted = Resource(key, Dataplane(networking=Networking(address="10.0.0.1", inbound=(probed,))), BY_FILE)
+    store = await stored(Resource(DEFAULT_MESH, Mesh()))
+    for state in (InboundState.NOT_READY, InboundState.READY):
+        (written,) = own_proxies(store, registry(), "zone-a", [wanted], {key})
+        await store.write([written])
+        [inbound] = store.get(key).spec.networking.inbound
+        assert inbound.state is state
+        ready = in_state(inbound, InboundState.READY)
+        reported = written.resource.spec.model_copy(
+            update={"networking": written.resource.spec.networking.model_copy(update={"inbound": (ready,)})}
+        )
+        await store.write([Put(replace(written.resource, spec=reported))])
+    (written,) = own_proxies(store, registry(), "zone-a", [wanted])
+    assert written.resource.spec.networking.inbound[0].state is InboundState.READY
 
 
 @pytest.mark.parametrize("labels", [{label.ZONE: "zone-b"}, {label.ORIGIN: "global"}])

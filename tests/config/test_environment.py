@@ -96,6 +96,8 @@ SAMPLES = {
     "bootstrapServer.params.xdsGrpcMaxReceiveMessageBytes": ("8", 8, {}),
     "bootstrapServer.params.corefileTemplatePath": ("/a", "/a", {}),
     "xdsServer.dataplaneDeregistrationDelay": ("1s", "1s", {}),
+    "runtime.universal.dataplaneCleanupAge": ("9s", "9s", {}),
+    "runtime.universal.zoneResourceCleanupAge": ("9s", "9s", {}),
     "defaults.skipMeshCreation": ("true", True, {}),
     "logging.level": ("debug", "debug", {}),
     "logging.format": ("json", "json", {}),

@@ -86,3 +86,46 @@ def test_embedded_zone_proxies_are_labelled_while_they_are_there():
     label = "kuma.io/listener-zoneingress"
     assert written({**DATAPLANE, "networking": networking}, "z").labels[label] == "enabled"
     assert label not in written(DATAPLANE, "z", **{label: "enabled"}).labels
+
+
+PROBE = {"serviceProbe": {"tcp": {}}}
+UP, DOWN, OFF = "Ready", "NotReady", "Ignored"
+
+
+def states(wanted, stored=None, *, is_probed=True):
+    def resource(inbounds):
+        networking = {"address": "10.0.0.1", "inbound": [{"port": port, **rest} for port, rest in inbounds.items()]}
+        return decode_document({**DATAPLANE, "networking": networking}, REGISTRY)
+
+    before = resource(stored) if stored is not None else None
+    found = on_write(resource(wanted), REGISTRY["Dataplane"], zone="z", is_probed=is_probed, stored=before)
+    again = on_write(found, REGISTRY["Dataplane"], zone="z", is_probed=is_probed, stored=found)
+    assert again.spec == found.spec
+    return [i.state.value for i in found.spec.networking.inbound]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "stored", "expected"),
+    [
+        ({80: PROBE, 81: {}}, None, [DOWN, UP]),
+        ({80: {**PROBE, "state": OFF}}, None, [OFF]),
+        ({80: PROBE, 81: {}}, {80: {**PROBE, "state": UP}, 81: {"state": DOWN}}, [UP, DOWN]),
+        ({80: PROBE, 81: {}}, {80: {"state": UP}, 81: {**PROBE, "state": DOWN}}, [DOWN, UP]),
+        ({80: PROBE, 82: PROBE}, {80: {**PROBE, "state": UP}}, [UP, DOWN]),
+        ({80: {}}, {80: {"state": OFF}}, [UP]),
+        ({80: {"state": OFF}}, {80: {"state": UP}}, [OFF]),
+    ],
+)
+def test_what_a_proxy_reported_stands_and_what_it_will_report_is_not_ready(wanted, stored, expected):
+    assert states(wanted, stored) == expected
+
+
+def test_where_nobody_probes_everything_is_as_written():
+    assert states({80: PROBE}, {80: {**PROBE, "state": DOWN}}, is_probed=False) == [UP]
+
+
+def test_older_zones_read_the_state_as_health():
+    networking = {"address": "10.0.0.1", "inbound": [{"port": 80, **PROBE}]}
+    resource = decode_document({**DATAPLANE, "networking": networking}, REGISTRY)
+    found = on_write(resource, REGISTRY["Dataplane"], zone="z", is_probed=True)
+    assert found.spec.networking.inbound[0].health.ready is False

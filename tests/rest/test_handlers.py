@@ -257,6 +257,38 @@ async def test_an_ingress_keeps_what_its_zone_computed(tmp_path):
     assert plane.stored("ZoneIngress", "", "in").spec.available_services[0].instances == 2
 
 
+@pytest.mark.parametrize(
+    ("config", "state"),
+    [
+        ({}, "NotReady"),
+        ({"dpServer": {"hds": {"enabled": False}}}, "Ready"),
+        ({"proxies": [{"engine": "builtin", "dataplanes": {"names": "web-*"}}]}, "Ready"),
+        ({"proxies": [{"engine": "builtin", "dataplanes": {"names": "db-*"}}]}, "NotReady"),
+        ({"proxies": [{"engine": "envoy", "dataplanes": {"names": "web-*"}}]}, "NotReady"),
+    ],
+)
+async def test_an_inbound_that_a_proxy_will_probe_is_not_ready_yet(tmp_path, config, state):
+    plane = Plane(tmp_path, STANDALONE | config)
+    await plane.put(MESH)
+    probed = dataplane()
+    probed["networking"]["inbound"][0] |= {"port": 8088, "serviceProbe": {"tcp": {}}}
+    assert (await plane.put(probed)).status_code == 201
+    assert plane.stored("Dataplane", "default", "web-1").spec.networking.inbound[0].state == state
+
+
+async def test_a_mesh_may_keep_dataplanes_out(tmp_path):
+    plane = Plane(tmp_path, STANDALONE)
+    rules = {"dataplaneProxy": {"requirements": [{"tags": {"team": "*"}}]}}
+    assert (await plane.put(MESH | {"constraints": rules})).status_code == 201
+    answer = await plane.put(dataplane())
+    [wrong] = answer.json()["invalid_parameters"]
+    assert (answer.status_code, wrong["field"]) == (400, "networking.inbound[0]")
+    assert "cannot be a member of mesh 'default'" in wrong["reason"]
+    allowed = dataplane()
+    allowed["networking"]["inbound"][0]["tags"]["team"] = "a"
+    assert (await plane.put(allowed)).status_code == 201
+
+
 async def test_lists_page_and_filter(tmp_path):
     plane = Plane(tmp_path, STANDALONE)
     await plane.put(MESH)
