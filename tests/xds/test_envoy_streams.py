@@ -3,6 +3,8 @@
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,10 @@ import trio
 import yaml
 
 from meshd.discovery import Node
+from meshd.xds.auth import Authn
+from meshd.xds.hds import HealthSettings
 from meshd.xds.resources import CLUSTER, resource
+from meshd.xds.service import Settings
 from tests.l4.envoy import binary
 from tests.ports import free_port
 from tests.xds.ads import WEB, Lab, cluster, document, endpoints, lab, listener
@@ -63,6 +68,9 @@ class Envoy:
     async def get(self, path: str) -> str:
         answer = await self._http.get(path)
         return answer.text
+
+    async def post(self, path: str) -> None:
+        (await self._http.post(path)).raise_for_status()
 
     async def stats(self, *names: str) -> dict[str, int]:
         lines = (
@@ -120,8 +128,10 @@ async def on_socket(it: Lab, port: int) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def envoy(form: str, server: int, node: Node, directory: Path, *, hds: bool = False) -> AsyncIterator[Envoy]:
-    admin = free_port()
+async def envoy(
+    form: str, server: int, node: Node, directory: Path, *, hds: bool = False, admin: int = 0
+) -> AsyncIterator[Envoy]:
+    admin = admin or free_port()
     config = directory / f"envoy-{admin}.yaml"
     config.write_text(yaml.safe_dump(bootstrap(form, server, admin, node, hds=hds)))
     command = [binary(), "-c", str(config), "--disable-hot-restart", "-l", "warning", "--concurrency", "1"]
@@ -240,3 +250,37 @@ async def test_a_restart_of_the_control_plane_sends_nothing(form: str, tmp_path:
                 it.shelf.layer.put([endpoints("a", 1, 3)])
                 await proxy.eventually([1, 3], lambda: proxy.endpoints("a"))
                 assert await proxy.rejected() == 0
+
+
+async def test_a_service_probe_decides_whether_an_inbound_is_ready(tmp_path: Path) -> None:
+    port, application = free_port(), free_port()
+    probed = {"port": 80, "servicePort": application, "serviceAddress": "127.0.0.1", "serviceProbe": {"tcp": {}}}
+    passed = document()
+    passed["networking"]["inbound"] = [
+        {**probed, "tags": {"kuma.io/service": "web"}},
+        {"port": 81, "tags": {"kuma.io/service": "b"}},
+    ]
+    settings = replace(Settings(Authn("zone-1", False, False)), health=HealthSettings(report=timedelta(seconds=1)))
+
+    async def states(it: Lab) -> list[str]:
+        return [i.state.value for i in it.dataplane().networking.inbound]
+
+    async with lab(settings=settings) as it, on_socket(it, port):
+        admin = free_port()
+        metadata = {"dataplane.resource": json.dumps(passed), "dataplane.admin.port": str(admin)}
+        who = Node("default.web-1", metadata=metadata)
+        async with envoy("DELTA_GRPC", port, who, tmp_path, hds=True, admin=admin) as proxy:
+            with trio.fail_after(10):
+                while it.dataplane() is None:
+                    await trio.sleep(0.02)
+            assert await states(it) == ["NotReady", "Ready"]
+            listeners = await trio.open_tcp_listeners(application, host="127.0.0.1")
+            await proxy.eventually(["Ready", "Ready"], lambda: states(it))
+            for item in listeners:
+                await item.aclose()
+            await proxy.eventually(["NotReady", "Ready"], lambda: states(it))
+            # an Envoy that drains takes all of its inbounds along
+            await proxy.post("/healthcheck/fail")
+            await proxy.eventually(["NotReady", "NotReady"], lambda: states(it))
+            await proxy.post("/healthcheck/ok")
+            await proxy.eventually(["NotReady", "Ready"], lambda: states(it))
