@@ -74,10 +74,12 @@ def age(created: object, now: datetime) -> str:
 
 
 def status(item: Mapping[str, Any]) -> str:
-    """Online if any subscription is open: it has begun and not ended."""
+    """Online if any subscription is open: it has begun and not ended. With how much of it is refused, if any."""
     insight: Mapping[str, Any] = next((item[k] for k in INSIGHTS if item.get(k)), {})
     subscriptions = insight.get("subscriptions") or ()
-    return "Online" if any("connectTime" in s and "disconnectTime" not in s for s in subscriptions) else OFFLINE
+    word = "Online" if any("connectTime" in s and "disconnectTime" not in s for s in subscriptions) else OFFLINE
+    refused = (insight.get("metadata") or {}).get("refused")
+    return f"{word} ({len(refused)} refused)" if refused else word
 
 
 def known_status(item: Mapping[str, Any]) -> str:

@@ -161,6 +161,17 @@ def test_a_zone_of_which_nothing_is_known_is_not_shown_offline():
     assert [row[1] for row in rows] == ["-", "Offline"]
 
 
+def test_a_proxy_says_how_much_of_it_is_refused():
+    open_ = [{"connectTime": "x"}]
+    refused = {"refused": {"Cluster a": "bad", "networking.listeners": "not here"}}
+    items = [
+        {"name": "a", "dataplaneInsight": {"subscriptions": open_, "metadata": refused}},
+        {"name": "b", "dataplaneInsight": {"subscriptions": open_, "metadata": {}}},
+    ]
+    header, rows = output.columns("Dataplane", items, NOW)
+    assert [row[header.index("STATUS")] for row in rows] == ["Online (2 refused)", "Online"]
+
+
 def test_proxies_of_a_zone_that_is_away_are_shown_offline():
     ended = {"name": "a", "zoneInsight": {"subscriptions": [{"connectTime": "x", "disconnectTime": "y"}]}}
     there = {"name": "b", "zoneInsight": {"subscriptions": [{"connectTime": "x"}]}}
