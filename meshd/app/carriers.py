@@ -63,11 +63,11 @@ class Carrier:
     """What carries one proxy's traffic: the built-in engine, or an Envoy.
 
     ``service`` runs it. ``ready``: it listens and has its certificates. ``trouble``: why it does not run, empty if it
-    does. Of interest if it owns the VIPs: ``bound_vips``, where it takes connections to them, nowhere while it does not
-    run, and ``served_views``, which its listeners are up to. ``refused``: the parts of a resource that it does not
-    carry; ``carries``: whether anything is left of it. ``retire`` is called before the end of one that does not come
-    back, ``forget`` after it. ``has_stream``: it has a stream of its own to its control plane; whoever serves that says
-    in its insight whether it is online and which certificate it has.
+    does. Of interest if it owns the VIPs: ``bound_vips``, where it takes connections to them (what an Envoy has said
+    outlives it, so this holds while it is ready), and ``served_views``, which its listeners are up to. ``refused``: the
+    parts of a resource that it does not carry; ``carries``: whether anything is left of it. ``retire`` is called before
+    the end of one that does not come back, ``forget`` after it. ``has_stream``: it has a stream of its own to its
+    control plane; whoever serves that says in its insight whether it is online and which certificate it has.
     """
 
     service: Service
@@ -101,7 +101,7 @@ def builtin(engine: Engine) -> Carrier:
 def envoy(
     process: EnvoyProcess, bound_vips: Latest[BoundVips], served_views: Latest[Mapping[str, MeshView]]
 ) -> Carrier:
-    """An Envoy. What it has bound and which views that comes from, its stream knows: empty while there is none."""
+    """An Envoy. What it has bound and which views that comes from, its stream knows, and it holds without one."""
     return Carrier(
         process,
         process.ready,

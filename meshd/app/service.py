@@ -131,7 +131,8 @@ class ProxyHost:
                     running.is_up = True
                     nursery.start_soon(self._follow_trouble, running)
                     if key == self._wanted.vip_owner and self.served_views is not None:
-                        nursery.start_soon(_follow, running.carrier.bound_vips, self.bound_vips)
+                        nursery.start_soon(self._follow_bound, running.carrier, running.carrier.bound_vips)
+                        nursery.start_soon(self._follow_bound, running.carrier, running.carrier.ready)
                         nursery.start_soon(_follow, running.carrier.served_views, self.served_views)
                 self._select(nursery, [r.key for r in self._store.list("Dataplane")])
                 nursery.start_soon(self._clean)
@@ -226,6 +227,16 @@ class ProxyHost:
         finally:
             running.is_up = False
             self._publish()
+
+    async def _follow_bound(self, carrier: Carrier, cell: Latest[BoundVips] | Latest[bool]) -> None:
+        """Say where the VIPs are taken whenever ``cell`` changes. What an Envoy has said ends with it."""
+        seen = 0
+        while True:
+            seen, _ = await cell.newer_than(seen)
+            is_there = carrier.ready.value or not carrier.has_stream
+            bound = carrier.bound_vips.value if is_there else BoundVips()
+            if bound != self.bound_vips.value:
+                self.bound_vips.publish(bound)
 
     async def _follow_trouble(self, running: Running) -> None:
         seen = running.carrier.trouble.version

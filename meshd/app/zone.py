@@ -23,7 +23,7 @@ from meshd.topology.keeper import Keeper, VipSettings
 
 
 def zone_tiers(role: Role, loaded: LoadedConfig) -> Tiers:
-    """A zone: views and identities, the proxies that connect, those that run here, the doors, the way to the global."""
+    """A zone: views and identities, the proxies that run here, those that connect, the doors, the way to the global."""
     config, dns = role.config, role.config.dns_server
     keeper = Keeper(
         role.store,
@@ -64,9 +64,10 @@ def zone_tiers(role: Role, loaded: LoadedConfig) -> Tiers:
         [diagnostics],
         [role.ca_keeper(), identities],
         [keeper, *([] if config.is_federated else [role.insight_keeper()])],
-        [insights, secrets_watch, *connected],
+        [insights, secrets_watch],
+        # Before the dp-server: an Envoy that an earlier run left comes back at once, and must be known by then.
         [host],
-        doors,
+        [*connected, *doors],
         [kds] if kds is not None else [],
     )
 

@@ -282,17 +282,21 @@ async def test_an_envoy_says_itself_that_it_is_online_and_is_reported_with_its_t
         assert host.ready() is (key == WEB)
 
 
-async def test_the_vips_of_an_envoy_are_those_that_it_has_acknowledged(world):
+async def test_the_vips_of_an_envoy_are_those_that_it_has_acknowledged_while_it_lives(world):
     await world.put(dataplane(VM, "tcp"))
     host = world.host([VM], vip_owner=VM, engine="envoy")
     async with running(host):
-        bound = BoundVips(single=frozenset({("127.1.0.1", 80)}))
+        envoy, bound = world.engines["vm"], BoundVips(single=frozenset({("127.1.0.1", 80)}))
         for now in (bound, BoundVips(), bound):
-            world.engines["vm"].bound_vips.publish(now)
-            world.engines["vm"].served_views.publish({"default": now})
+            envoy.bound_vips.publish(now)
+            envoy.served_views.publish({"default": now})
             await trio.testing.wait_all_tasks_blocked()
             assert host.bound_vips.value == now
             assert host.served_views.value == {"default": now}
+        for is_ready, now in ((False, BoundVips()), (True, bound)):
+            envoy.ready.publish(is_ready)
+            await trio.testing.wait_all_tasks_blocked()
+            assert host.bound_vips.value == now
 
 
 async def test_a_written_or_removed_secret_is_told_and_nothing_else():

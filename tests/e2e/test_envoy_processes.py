@@ -1,6 +1,8 @@
 """Envoys that a whole meshd starts: what becomes of them when it is stopped, killed, and started again."""
 
 import signal
+import threading
+import time
 
 import pytest
 
@@ -101,3 +103,60 @@ def test_a_start_that_fails_leaves_none_of_its_own(lab):
         popen = lab.start("z", wait=False).popen
         assert popen.wait(30) == 2
     assert lab.envoys() == {}
+
+
+def test_traffic_does_not_notice_that_meshd_is_started_again(lab):
+    """An Envoy that owns the VIPs, and one with an inbound, over a stop that keeps them and over a kill."""
+    application, inbound = free_port(), free_port()
+    lab.application("web-1", application)
+    client = run_by("envoy", lab_.vip_client("client"), vips=True)
+    web = run_by("envoy", lab_.dataplane("web-1", "web", inbound, application))
+    lab.configure_zone("z", federated=False, proxies=[client, web], envoy={"onStop": "keep"})
+    lab.start("z")
+    lab.put("z", lab_.mesh())
+    lab.put("z", lab_.allow_all())
+    vip = lab.resolve("z", "web.mesh", 20)
+    eventually(lambda: lab.fetch("z", "web.mesh", vip=vip) == "web-1", 20)
+    before = pids(lab, 2)
+    assert lab.metrics("z", "meshd_xds_resources_sent_total")
+    with Asking(vip, lab_.VIP_PORT) as asking:
+        for end in (stop, lambda lab: lab.zones["z"].process.kill()):
+            eventually(lambda: asking.answers > 20)
+            end(lab)
+            asking.answers = 0
+            eventually(lambda: asking.answers > 20)  # nobody but the Envoys is there
+            lab.start("z")
+            assert lab.resolve("z", "web.mesh", 5) == vip
+            assert pids(lab, 2) == before
+        assert asking.failures == 0
+    connected = lambda: lab.metrics("z", "meshd_xds_streams").get('meshd_xds_streams{service="ads"}') == 2  # noqa: E731
+    eventually(connected)
+    sent = lab.metrics("z", "meshd_xds_resources_sent_total")
+    assert sum(sent.values()) == 0, sent
+    assert " refused: " not in lab.zones["z"].process.text()
+    stop(lab, signal.SIGINT)
+
+
+class Asking:
+    """Asks again and again over new connections."""
+
+    def __init__(self, address, port):
+        self.answers = self.failures = 0
+        self.is_over = False
+        self.thread = threading.Thread(target=self.run, args=[address, port], daemon=True)
+
+    def run(self, address, port):
+        while not self.is_over:
+            if lab_.ask(address, port) is None:
+                self.failures += 1
+            else:
+                self.answers += 1
+            time.sleep(0.01)
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.is_over = True
+        self.thread.join()
