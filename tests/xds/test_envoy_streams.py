@@ -12,7 +12,7 @@ import trio
 import yaml
 
 from meshd.discovery import Node
-from meshd.xds.resources import CLUSTER, resource
+from meshd.xds.resources import CLUSTER, LISTENER, resource
 from tests.l4.envoy import binary
 from tests.ports import free_port
 from tests.xds.ads import WEB, Lab, cluster, document, endpoints, lab, listener
@@ -177,7 +177,7 @@ async def test_a_bad_cluster_leaves_the_others_in_place(form: str, how: str, tmp
         bad |= {"connectTimeout": "-1s", "edsClusterConfig": eds}
     async with lab() as it:
         layer = it.shelf.layer
-        layer.remove("type.googleapis.com/envoy.config.listener.v3.Listener", ["in"])
+        layer.remove(LISTENER, ["in"])
         layer.put([resource(CLUSTER, bad)])
         async with on_socket(it, port), envoy(form, port, who(), tmp_path) as proxy:
             await proxy.eventually({"a": "1s", "b": "1s"}, proxy.clusters)
@@ -240,3 +240,24 @@ async def test_a_restart_of_the_control_plane_sends_nothing(form: str, tmp_path:
                 it.shelf.layer.put([endpoints("a", 1, 3)])
                 await proxy.eventually([1, 3], lambda: proxy.endpoints("a"))
                 assert await proxy.rejected() == 0
+
+
+@FORMS
+async def test_of_many_bad_listeners_every_one_is_known(form: str, tmp_path: Path) -> None:
+    """Envoy's complaint about them is longer than what it says of it."""
+    port, taken = free_port(), free_port()
+    async with lab() as it:
+        layer = it.shelf.layer
+        layer.remove(LISTENER, ["in"])
+        layer.put([listener("first", taken)])
+        async with on_socket(it, port), envoy(form, port, who(), tmp_path) as proxy:
+            await proxy.eventually({"first"}, proxy.listeners)
+            layer.put([listener(f"bad-{n:02}", taken, "b") for n in range(40)])
+            layer.put([listener(f"good-{n}", free_port()) for n in range(3)])
+            await proxy.eventually({"first", "good-0", "good-1", "good-2"}, proxy.listeners)
+
+            async def refused() -> set[str]:
+                insight = it.insight()
+                return set(insight.metadata["refused"]) if insight is not None and insight.metadata else set()
+
+            await proxy.eventually({f"Listener bad-{n:02}" for n in range(40)}, refused)
