@@ -6,7 +6,6 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -14,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from meshd import __version__
 from meshd.app.envoys import is_kept
 from meshd.ca.keeper import CaKeeper
+from meshd.ca.service import read_file
 from meshd.config import Config
 from meshd.insight.keeper import InsightKeeper
 from meshd.kds.keeper import ControlPlane
@@ -141,10 +141,10 @@ def read_data_source(store: Store, mesh: str, source: DataSource) -> bytes:
             raise ValueError(f"mesh '{mesh}' has no Secret '{source.secret}'")
         return resource.spec.data
     if source.file:
-        try:
-            return Path(source.file).read_bytes()
-        except OSError as error:
-            raise ValueError(f"cannot read {source.file}: {error.strerror}") from error
+        content = read_file(source.file)
+        if isinstance(content, str):
+            raise ValueError(f"cannot read {source.file}: {content}")
+        return content
     if source.inline is not None:
         return source.inline
     return (source.inline_string or "").encode()

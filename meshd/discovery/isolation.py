@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 
 from meshd.discovery.messages import Rejection
 
-Blame = Callable[[str, Rejection, Collection[str]], Collection[str]]
-"""(type, why it was rejected, names in the response) -> the names that the other end did not apply.
+Blame = Callable[[str, Rejection, Collection[str]], Mapping[str, str]]
+"""(type, why it was rejected, names in the response) -> the names that the other end did not apply, with the reasons.
 
 It has applied the others. None of them named: the response was rejected as a whole and nothing of it was applied.
 """
@@ -42,20 +42,19 @@ class Isolation:
                 self.refused.pop(name, None)
 
     def rejected(
-        self, sent: Mapping[str, tuple[str | None, str | None]], blamed: Collection[str], reason: str
+        self, sent: Mapping[str, tuple[str | None, str | None]], blamed: Mapping[str, str], reason: str
     ) -> Collection[str]:
         """Take in a NACK of a response; returns the names of which nothing was applied.
 
         ``sent`` has, for every name in it, the version the other end had before and the one that was sent (None:
-        absent, removed).
+        absent, removed). ``reason`` is that of all of it.
         """
-        reason = reason if len(reason) <= MAX_REASON else reason[: MAX_REASON - 3] + "..."
         names = sorted(sent)
         guilty = [n for n in names if n in blamed] or (names if len(names) == 1 else [])
         for name in guilty:
             before, after = sent[name]
             if after is not None:
-                self.refused[name] = Refused(after, reason, before)
+                self.refused[name] = Refused(after, _cut(blamed.get(name, reason)), before)
         if guilty:
             self.accepted([n for n in names if n not in guilty])
             return guilty
@@ -67,3 +66,7 @@ class Isolation:
         """Whether this version was refused already."""
         refused = self.refused.get(name)
         return refused is not None and refused.version == version
+
+
+def _cut(reason: str) -> str:
+    return reason if len(reason) <= MAX_REASON else reason[: MAX_REASON - 3] + "..."

@@ -58,8 +58,6 @@ class _Subscription:
     asked: set[str] = field(default_factory=set)
     # A response is owed even if it is empty: the first one, and after the wildcard was asked for anew.
     owed: bool = False
-    # The last response was full: what follows in the order of types waits for the rest.
-    is_partial: bool = False
     rejection: Rejection | None = None
     isolation: Isolation = field(default_factory=Isolation)
 
@@ -99,6 +97,7 @@ class Sender:
     one, and those are sent again without it (see ``Isolation``).
 
     ``renews`` maps a type to one whose resources of the same names are sent again when those of the first are updated.
+    ``needs`` maps a type to those of which all that is there is sent first, since it refers to them.
     ``limit_bytes`` is about the most that one response carries, unless one resource alone is larger; 0: no limit.
     """
 
@@ -110,12 +109,14 @@ class Sender:
         blame: Blame | None = None,
         limit_bytes: int = 0,
         renews: Mapping[str, str] = MappingProxyType({}),
+        needs: Mapping[str, Collection[str]] = MappingProxyType({}),
     ) -> None:
         self._resources = resources
         self._control_plane = control_plane
         self._blame = blame
         self._limit_bytes = limit_bytes
         self._renews = renews
+        self._needs = needs
         self._nonce = 0
         self._types: dict[str, _Subscription] = {}
 
@@ -226,29 +227,40 @@ class Sender:
         """The next response to send, or None.
 
         ``types`` restricts and orders (xDS: clusters before endpoints). Resources of the ``late`` ones are removed only
-        when nothing of the others is to be sent or answered: what refers to them goes first.
+        when nothing of the others is to be sent or answered, or is refused: what refers to them goes first, and where a
+        resource is refused, an older one may refer to them still.
         """
         ordered = tuple(self._types) if types is None else types
         held = []
         for type_url in ordered:
             subscription = self._types.get(type_url)
-            if subscription is None:
+            if subscription is None or subscription.waiting is not None or not subscription.has_work:
                 continue
-            if subscription.waiting is None and subscription.has_work:
-                hold = type_url in late
-                response = self._next(type_url, subscription, now, hold=hold)
-                if response is not None:
-                    return response
-                if hold and subscription.has_work:
-                    held.append((type_url, subscription))
-            if subscription.is_partial:
+            if self._comes_later(type_url):
                 return None
-        if held and all(s.waiting is None for t, s in self._types.items() if t not in late):
+            hold = type_url in late
+            response = self._next(type_url, subscription, now, hold=hold)
+            if response is not None:
+                return response
+            if hold and subscription.has_work:
+                held.append((type_url, subscription))
+        others = [s for t, s in self._types.items() if t not in late] if held else []
+        if held and all(s.waiting is None and not s.isolation.refused for s in others):
             for type_url, subscription in held:
                 response = self._next(type_url, subscription, now, hold=False)
                 if response is not None:
                     return response
         return None
+
+    def _comes_later(self, type_url: str) -> bool:
+        """Whether a type waits for resources of another that cannot be sent yet: the one before is not answered."""
+        for needed in self._needs.get(type_url, ()):
+            s = self._types.get(needed)
+            if s is None or s.waiting is None:
+                continue
+            if s.everything or s.isolation.trials or any(self._has(needed, name) for name in (*s.dirty, *s.asked)):
+                return True
+        return False
 
     def _next(self, type_url: str, subscription: _Subscription, now: float, *, hold: bool) -> DeltaResponse | None:
         draft = self._build(type_url, subscription, hold=hold)
@@ -279,12 +291,10 @@ class Sender:
         asked, subscription.asked = subscription.asked, set()
         owed, subscription.owed, subscription.everything = subscription.owed, False, False
         subscription.dirty = set()
-        subscription.is_partial = False
         draft = _Draft()
         for name in sorted(candidates):
             if self._limit_bytes and draft.size >= self._limit_bytes:
                 (subscription.asked if name in asked else subscription.dirty).add(name)
-                subscription.is_partial = True
             elif hold and name in subscription.sent and name not in asked and not self._has(type_url, name):
                 subscription.dirty.add(name)
             else:

@@ -85,7 +85,7 @@ class StateOfTheWorld:
     """One stream's subscriptions and what the other end was told; to be used like ``Sender``.
 
     ``whole`` are the types of which a request without names asks for everything; of others it asks for nothing, and of
-    a type without resources nothing is answered. ``blame``: see ``Isolation``; ``renews``: see ``Sender``.
+    a type without resources nothing is answered. ``blame``: see ``Isolation``; ``renews``, ``needs``: see ``Sender``.
     """
 
     def __init__(
@@ -96,12 +96,14 @@ class StateOfTheWorld:
         whole: Collection[str],
         blame: Blame,
         renews: Mapping[str, str] = MappingProxyType({}),
+        needs: Mapping[str, Collection[str]] = MappingProxyType({}),
     ) -> None:
         self._resources = resources
         self._control_plane = control_plane
         self._whole = whole
         self._blame = blame
         self._renews = renews
+        self._needs = needs
         self._nonce = 0
         self._types: dict[str, _State] = {}
 
@@ -212,19 +214,33 @@ class StateOfTheWorld:
         held = []
         for type_url in types:
             state = self._types.get(type_url)
-            if state is not None and state.waiting is None and state.has_work:
-                hold = type_url in late
-                response = self._next(type_url, state, now, hold=hold)
-                if response is not None:
-                    return response
-                if hold and state.has_work:
-                    held.append((type_url, state))
-        if held and all(s.waiting is None for t, s in self._types.items() if t not in late):
+            if state is None or state.waiting is not None or not state.has_work:
+                continue
+            if self._comes_later(type_url):
+                return None
+            hold = type_url in late
+            response = self._next(type_url, state, now, hold=hold)
+            if response is not None:
+                return response
+            if hold and state.has_work:
+                held.append((type_url, state))
+        others = [s for t, s in self._types.items() if t not in late] if held else []
+        if held and all(s.waiting is None and not s.isolation.refused for s in others):
             for type_url, state in held:
                 response = self._next(type_url, state, now, hold=False)
                 if response is not None:
                     return response
         return None
+
+    def _comes_later(self, type_url: str) -> bool:
+        """See ``Sender``."""
+        for needed in self._needs.get(type_url, ()):
+            s = self._types.get(needed)
+            if s is None or s.waiting is None:
+                continue
+            if s.isolation.trials or any(self._resources.get(needed, n) is not None for n in (*s.dirty, *s.asked)):
+                return True
+        return False
 
     def _next(self, type_url: str, state: _State, now: float, *, hold: bool) -> StateResponse | None:
         changes = self._trial(type_url, state)

@@ -75,7 +75,9 @@ def label_violations(labels: Mapping[str, str], mesh: str) -> Iterator[Violation
         if len(value) > MAX_LABEL_VALUE and key not in (label.DISPLAY_NAME, label.WORKLOAD):
             yield Violation(field, f"has {len(value)} characters, at most {MAX_LABEL_VALUE} are allowed")
         elif value and not _LABEL_NAME.fullmatch(value):
-            yield Violation(field, f'"{value}" is no label value: use letters, digits, "-", "_" and "."')
+            # Half a character, as JSON can have it, could not be written anywhere.
+            shown = value.encode(errors="backslashreplace").decode()
+            yield Violation(field, f'"{shown}" is no label value: use letters, digits, "-", "_" and "."')
     origin = labels.get(label.ORIGIN)
     if origin is not None and origin not in (label.ORIGIN_GLOBAL, label.ORIGIN_ZONE):
         yield Violation(f'labels["{label.ORIGIN}"]', f'must be "global" or "zone", not "{origin}"')

@@ -12,27 +12,36 @@ from meshd.discovery import Refused, Rejection
 from meshd.model.errors import Violation
 
 _PREFIX = re.compile(r"Error adding/updating (?:cluster|listener)\(s\) ")
+_CUT = "...(truncated)"
+"""How a message ends of which Envoy says the first 4096 characters only (``Utility::truncateGrpcStatusMessage``)."""
 WORDS = 300
 """Characters of a reason that are shown."""
 
 
-def blame(type_url: str, error: Rejection, names: Collection[str]) -> Collection[str]:
-    """Which of these Envoy says it did not take, having taken the others; empty if it says so of none."""
+def blame(type_url: str, error: Rejection, names: Collection[str]) -> Mapping[str, str]:
+    """Which of these Envoy says it did not take, and why, having taken the others; empty if it says so of none.
+
+    Empty also if Envoy cut its words short: there may be more that it did not take.
+    """
     del type_url
     start = _PREFIX.search(error.message)
-    if start is None:
-        return ()
+    if start is None or error.message.endswith(_CUT):
+        return {}
     said = error.message[start.end() :]
-    found = []
+    found: list[tuple[int, str]] = []
     for name in names:
         at = said.find(f"{name}: ")
         while at >= 0:
             # at the start, or where the reason for another one has ended
             if at == 0 or said.startswith((", ", "\n"), at - (2 if said[at - 1] == " " else 1)):
-                found.append(name)
+                found.append((at, name))
                 break
             at = said.find(f"{name}: ", at + 1)
-    return found
+    if not found:
+        return {}
+    found.sort()
+    ends = [at for at, _ in found[1:]] + [len(said)]
+    return {name: said[at + len(name) + 2 : end].strip(" ,\n") for (at, name), end in zip(found, ends, strict=True)}
 
 
 def violations(refusals: Mapping[str, Mapping[str, Refused]]) -> tuple[Violation, ...]:
@@ -45,6 +54,6 @@ def violations(refusals: Mapping[str, Mapping[str, Refused]]) -> tuple[Violation
 
 
 def _shown(refused: Refused) -> str:
-    words = " ".join(refused.reason.split())
+    words = "".join(c if c.isprintable() else "?" for c in " ".join(refused.reason.split()))
     kept = "keeps the last version it took" if refused.held else "has none"
     return f"{words[:WORDS] or 'no reason given'} (the proxy {kept})"

@@ -25,7 +25,7 @@ from meshd.insight.streams import Stream
 from meshd.model.errors import PeerError, UnavailableError
 from meshd.xds.metrics import OTHER, SHORT, Metrics
 from meshd.xds.nacks import blame, violations
-from meshd.xds.resources import CLUSTER, ENDPOINTS, ORDER, WILDCARD, ProxyFeed
+from meshd.xds.resources import CLUSTER, ENDPOINTS, LISTENER, ORDER, ROUTES, WILDCARD, ProxyFeed
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +38,9 @@ RESPONSE_BYTES = 3 * 1024 * 1024
 """A delta response is cut above so much: Envoy's Google gRPC client takes 4 MiB (``xdsGrpcMaxReceiveMessageBytes``)."""
 LATE = frozenset({CLUSTER, ENDPOINTS})
 """Clusters and endpoints go only after the listeners and routes that led to them."""
+NEEDS = {LISTENER: (CLUSTER,), ROUTES: (CLUSTER,)}
+"""What leads to clusters goes after them. Secrets and endpoints do not wait: clusters warm until they have theirs, and
+Envoy answers when they are warm."""
 RENEWS = {CLUSTER: ENDPOINTS}
 """A cluster that is updated warms until its endpoints come, and Envoy does not ask for what it has asked for."""
 
@@ -88,14 +91,18 @@ DELTA = Form(
     (1, 1),
     wire.decode_request,
     wire.encode_response,
-    lambda resources, instance: Sender(resources, instance, blame=blame, limit_bytes=RESPONSE_BYTES, renews=RENEWS),
+    lambda resources, instance: Sender(
+        resources, instance, blame=blame, limit_bytes=RESPONSE_BYTES, renews=RENEWS, needs=NEEDS
+    ),
 )
 STATE_OF_THE_WORLD = Form(
     "sotw",
     (2, 1),
     state_wire.decode_request,
     state_wire.encode_response,
-    lambda resources, instance: StateOfTheWorld(resources, instance, whole=WILDCARD, blame=blame, renews=RENEWS),
+    lambda resources, instance: StateOfTheWorld(
+        resources, instance, whole=WILDCARD, blame=blame, renews=RENEWS, needs=NEEDS
+    ),
 )
 
 
@@ -238,15 +245,19 @@ class Session:
         self._logged = now
         self._record.refused = violations(refusals)
 
+    def _due(self) -> Response | None:
+        """The next response to what the feed has now: while one is sent, others may change."""
+        for type_url, names in self._feed.take().items():
+            self._machine.changed(type_url, names)
+        return self._machine.poll(trio.current_time(), self._order, LATE)
+
     async def _write(self) -> None:
         while True:
             await self._work.wait()
             self._work = trio.Event()
             if not self._feed.ready:
                 continue  # not rendered yet: that is not the same as having nothing
-            for type_url, names in self._feed.take().items():
-                self._machine.changed(type_url, names)
-            while (response := self._machine.poll(trio.current_time(), self._order, LATE)) is not None:
+            while (response := self._due()) is not None:
                 short = SHORT.get(response.type_url, OTHER)
                 self._record.count(short).sent += 1
                 self._metrics.responses.labels(short, "sent").inc()

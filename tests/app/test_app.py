@@ -53,6 +53,7 @@ async def test_a_data_source_is_a_secret_of_the_mesh_a_file_or_itself(tmp_path, 
     [
         (DataSource(secret="s"), "mesh 'other' has no Secret 's'"),
         (DataSource(file="/nowhere/f"), "cannot read /nowhere/f: No such file or directory"),
+        (DataSource(file="/dev/zero"), "cannot read /dev/zero: it is no regular file"),
     ],
 )
 async def test_a_data_source_that_is_not_there_is_named(source, message):

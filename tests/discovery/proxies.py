@@ -4,7 +4,7 @@ A version that begins with "bad" is not taken. A proxy that ``names`` the bad on
 one that does not rejects the response as a whole.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from meshd.discovery import (
@@ -38,9 +38,9 @@ class Shelf:
         return self.types.get(type_url, {})
 
 
-def blame(type_url: str, error: Rejection, names: Collection[str]) -> Collection[str]:
+def blame(type_url: str, error: Rejection, names: Collection[str]) -> Mapping[str, str]:
     del type_url
-    return [name for name in names if f"<{name}>" in error.message]
+    return {name: error.message for name in names if f"<{name}>" in error.message}
 
 
 def is_bad(version: str) -> bool:

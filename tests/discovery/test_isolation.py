@@ -138,7 +138,7 @@ def test_after_a_reconnect_a_bad_one_keeps_its_last_good_version() -> None:
 
 def test_reasons_are_bounded() -> None:
     isolation = Isolation()
-    assert isolation.rejected({"a": (None, "1")}, ["a"], "x" * 10_000) == ["a"]
+    assert isolation.rejected({"a": (None, "1")}, {"a": "x" * 10_000}, "") == ["a"]
     assert len(isolation.refused["a"].reason) == MAX_REASON
 
 

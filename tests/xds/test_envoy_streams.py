@@ -16,7 +16,7 @@ import yaml
 from meshd.discovery import Node
 from meshd.xds.auth import Authn
 from meshd.xds.hds import HealthSettings
-from meshd.xds.resources import CLUSTER, resource
+from meshd.xds.resources import CLUSTER, LISTENER, resource
 from meshd.xds.service import Settings
 from tests.l4.envoy import binary
 from tests.ports import free_port
@@ -187,7 +187,7 @@ async def test_a_bad_cluster_leaves_the_others_in_place(form: str, how: str, tmp
         bad |= {"connectTimeout": "-1s", "edsClusterConfig": eds}
     async with lab() as it:
         layer = it.shelf.layer
-        layer.remove("type.googleapis.com/envoy.config.listener.v3.Listener", ["in"])
+        layer.remove(LISTENER, ["in"])
         layer.put([resource(CLUSTER, bad)])
         async with on_socket(it, port), envoy(form, port, who(), tmp_path) as proxy:
             await proxy.eventually({"a": "1s", "b": "1s"}, proxy.clusters)
@@ -284,3 +284,24 @@ async def test_a_service_probe_decides_whether_an_inbound_is_ready(tmp_path: Pat
             await proxy.eventually(["NotReady", "NotReady"], lambda: states(it))
             await proxy.post("/healthcheck/ok")
             await proxy.eventually(["NotReady", "Ready"], lambda: states(it))
+
+
+@FORMS
+async def test_of_many_bad_listeners_every_one_is_known(form: str, tmp_path: Path) -> None:
+    """Envoy's complaint about them is longer than what it says of it."""
+    port, taken = free_port(), free_port()
+    async with lab() as it:
+        layer = it.shelf.layer
+        layer.remove(LISTENER, ["in"])
+        layer.put([listener("first", taken)])
+        async with on_socket(it, port), envoy(form, port, who(), tmp_path) as proxy:
+            await proxy.eventually({"first"}, proxy.listeners)
+            layer.put([listener(f"bad-{n:02}", taken, "b") for n in range(40)])
+            layer.put([listener(f"good-{n}", free_port()) for n in range(3)])
+            await proxy.eventually({"first", "good-0", "good-1", "good-2"}, proxy.listeners)
+
+            async def refused() -> set[str]:
+                insight = it.insight()
+                return set(insight.metadata["refused"]) if insight is not None and insight.metadata else set()
+
+            await proxy.eventually({f"Listener bad-{n:02}" for n in range(40)}, refused)
