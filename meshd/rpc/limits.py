@@ -59,7 +59,13 @@ class Limits:
 
 
 DEFAULT_LIMITS = Limits()
-DP_SERVER_LIMITS = Limits(max_connections=16384, max_streams=1024, max_message_bytes=4 * MIB, max_sent_bytes=64 * MIB)
+DP_SERVER_LIMITS = Limits(
+    max_connections=16384,
+    max_streams=1024,
+    max_message_bytes=4 * MIB,
+    max_sent_bytes=64 * MIB,
+    keepalive_s=30.0,  # at 15 s the pings of a thousand idle proxies cost more than a hundredth of a core
+)
 """Proxies: two connections or three each, and all configuration of a large mesh in one message (state of the world).
 What they send is much less: the names of what they have or want, 40 bytes or so each, and one resource of their own."""
 CLIENT_LIMITS = Limits(keepalive_s=20.0)

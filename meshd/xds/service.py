@@ -189,15 +189,19 @@ class Proxies:
         if live is None:
             return
         is_over = live.is_over() or bool(live.connection.ended)
+        why = "the earlier stream has ended"
         if not is_over and live.connection is not stream.connection:
             is_over = not await live.connection.ping(DUPLICATE_PING_S)
-        if self._live.get(key) is not live and key in self._live:
+            why = f"the connection from {live.connection.peer} does not answer"
+        if key not in self._live:
+            return  # it has ended meanwhile
+        if self._live[key] is not live:
             is_over = False  # somebody else was faster
         if not is_over:
             raise RpcError(Status.ALREADY_EXISTS, TAKEN)
-        if self._live.get(key) is live:
-            live.cut = f"{key} has connected anew from {stream.peer}, and this connection does not answer"
-            log.warning("%s: a connection from %s does not answer and is cut for a new one", key, live.connection.peer)
+        if self._live[key] is live:
+            live.cut = f"connected anew from {stream.peer}, and {why}"
+            log.info("%s: %s", key, live.cut)
             live.scope.cancel()
             del self._live[key]
 
