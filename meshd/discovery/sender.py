@@ -158,8 +158,8 @@ class Sender:
 
     def _shared(self, type_url: str, names: Iterable[str]) -> set[str]:
         """The names as the resources spell them: a thousand streams need not each hold a copy of every name."""
-        found = ((name, self._resources.get(type_url, name)) for name in names)
-        return {name if entry is None else entry.name for name, entry in found}
+        get = self._resources.get
+        return {name if (entry := get(type_url, name)) is None else entry.name for name in names}
 
     def _answer(self, subscription: _Subscription, request: DeltaRequest) -> Answer:
         waiting = subscription.waiting
