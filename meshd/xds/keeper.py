@@ -219,7 +219,7 @@ class XdsKeeper:
         yield from self._resolvers.update(views, {p.resolver for p in self._proxies.values() if p.resolver is not None})
         more = bool(moved or before.keys() - views.keys())
         yield from self._update_zone_proxies(views, differences, nursery, more=more)
-        self._certify()
+        self._certify_dataplanes()
         self._show_new(views)
         waiting = {proxy.outbound for proxy in self._proxies.values() if not proxy.feed.ready}
         for key in [k for k, outbounds in self._outbounds.items() if not outbounds.layer.in_use and k not in waiting]:
@@ -287,8 +287,9 @@ class XdsKeeper:
         for mesh, owner, uris in wanted:
             self._follow_credentials(proxy, mesh, owner, uris, nursery)
         self._keep_identities(proxy, {mesh: owner for mesh, owner, _ in wanted})
-        certified = {mesh for mesh in proxy.identities if self._followed_by(proxy, mesh).identity is not None}
-        listener = self._zones.listener(resource, proxy.abilities, certified)
+        # Now, not at the end of the round: the listener and its certificates are to be of the same moment.
+        self._certify(proxy)
+        listener = self._zones.listener(resource, proxy.abilities, proxy.certified)
         address = self._hosts.address_of(cast("ZoneIngress | ZoneEgress", resource.spec).networking.address)
         readiness = admin(address, proxy.abilities) if address is not None else ()
         proxy.own.replace([*readiness, *([listener] if listener is not None else [])])
@@ -363,12 +364,10 @@ class XdsKeeper:
                 self._show_at = min(self._show_at, proxy.shown_by)
 
     def _is_certified(self, proxy: Proxy, views: Mapping[str, MeshView]) -> bool:
-        """Whether a proxy has a certificate in each mesh in which it needs one."""
-        for mesh, owner in proxy.identities.items():
-            view, followed = views.get(mesh), self._followed.get((mesh, owner))
-            if view is None or cast("Mesh", view.mesh.spec).enabled_backend() is None:
-                continue
-            if followed is None or followed.cell.value.identity is None:
+        """Whether a proxy was given a certificate in each mesh in which it needs one."""
+        for mesh in proxy.identities.keys() - proxy.certified:
+            view = views.get(mesh)
+            if view is not None and cast("Mesh", view.mesh.spec).enabled_backend() is not None:
                 return False
         return True
 
@@ -416,18 +415,20 @@ class XdsKeeper:
                 if mesh not in owners:
                     followed.proxies.discard(proxy.key)
             proxy.identities = owners
-            self._uncertified.add(proxy.key)
 
     def _followed_by(self, proxy: Proxy, mesh: str) -> Credentials:
         followed = self._followed.get((mesh, proxy.identities[mesh]))
         return followed.cell.value if followed is not None else no_credentials(mesh)
 
-    def _certify(self) -> None:
-        """Give the proxies whose credentials changed what they show and trust now."""
+    def _certify_dataplanes(self) -> None:
+        """Give the Dataplanes whose credentials changed what they show and trust now."""
         uncertified, self._uncertified = self._uncertified, set()
         for proxy in self._proxies.values() if uncertified else ():
-            if proxy.key in uncertified:
-                proxy.certify({mesh: self._followed_by(proxy, mesh) for mesh in proxy.identities})
+            if proxy.key.kind == "Dataplane" and proxy.key in uncertified:
+                self._certify(proxy)
+
+    def _certify(self, proxy: Proxy) -> None:
+        proxy.certify({mesh: self._followed_by(proxy, mesh) for mesh in proxy.identities})
 
     def _let_go(self, views: Mapping[str, MeshView]) -> list[tuple[str, str]]:
         """Stop following the identities of proxies that are gone for good."""

@@ -44,8 +44,9 @@ class Proxy:
     """A proxy that is connected. ``own`` are its inbounds and the like, ``secrets`` what it shows and trusts.
 
     ``made_of`` is what ``own`` was last rendered from, so that it is rendered again only if that changed.
-    ``identities`` are the owners of its certificates, by mesh. At ``shown_by`` (trio time) it gets what there is
-    although something of it is still to come. ``trouble`` is why it could not be rendered at last.
+    ``identities`` are the owners of its certificates, by mesh; ``certified`` the meshes in which it shows one. At
+    ``shown_by`` (trio time) it gets what there is although something of it is still to come. ``trouble`` is why it
+    could not be rendered at last.
     """
 
     key: ResourceKey
@@ -58,11 +59,13 @@ class Proxy:
     outbound: OutboundKey | None = None
     resolver: ResolverKey | None = None
     identities: dict[str, str] = field(default_factory=dict)
+    certified: frozenset[str] = frozenset()
     trouble: str = ""
 
     def certify(self, credentials: Mapping[str, Credentials]) -> None:
         """Show and trust this from now on, by mesh."""
         self.secrets.replace(secrets(credentials))
+        self.certified = frozenset(mesh for mesh, found in credentials.items() if found.identity is not None)
 
 
 def own_resources(view: MeshView, dataplane: Resource, abilities: Abilities, shapers: Shapers) -> Iterator[XdsResource]:

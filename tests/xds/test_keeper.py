@@ -248,6 +248,27 @@ async def test_an_egress_gives_up_a_certificate_that_it_needs_no_more(nursery, a
     assert world.released == [("default", "zone-egress.out")]
 
 
+async def test_an_egress_is_not_shown_a_listener_from_before_its_certificate(nursery, autojump_clock):
+    class Busy(World):
+        def credentials(self, mesh, owner, uris):
+            if owner == "zone-egress.two":  # the first one is rendered
+                self.cells[mesh, "zone-egress.one"].publish(certified(mesh, "zone-egress.one"))
+            return super().credentials(mesh, owner, uris)
+
+    first, second = b.egress("one"), b.egress("two", address="10.0.0.8")
+    world = Busy([b.mesh(), b.external("es", "outside", "example.com:443")], issues=False)
+    await world.store_zone_proxies(first, second)
+    await nursery.start(world.keeper.run)
+    feed = world.keeper.attach(first.key, Abilities())
+    seen = []
+    feed.wake = lambda: seen.append(set(feed.names(LISTENER)))
+    world.keeper.attach(second.key, Abilities())
+    await idle()
+    await trio.sleep(1)  # its external service is looked up
+
+    assert seen[0] == {"inbound:10.0.0.9:10002"}
+
+
 async def test_without_mtls_no_certificate_is_waited_for(nursery, autojump_clock):
     world = World([b.mesh(mtls=False), http("web-1", "web")], issues=False)
     await nursery.start(world.keeper.run)
