@@ -321,6 +321,10 @@ PATHS = {
     "GlobalSecret": "globalsecrets",
     "Dataplane": "dataplanes",
     "MeshTrafficPermission": "meshtrafficpermissions",
+    "MeshHTTPRoute": "meshhttproutes",
+    "MeshTCPRoute": "meshtcproutes",
+    "MeshTimeout": "meshtimeouts",
+    "MeshRetry": "meshretries",
     "ExternalService": "external-services",
     "Secret": "secrets",
 }
