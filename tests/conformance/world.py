@@ -102,7 +102,7 @@ class World:
             lab.start(zone, wait=False)
         for zone in self.proxies:
             lab.ready(zone)
-        lab.put("zone-b", self.comes_and_goes)
+        eventually(lambda: lab.put("zone-b", self.comes_and_goes), 20)  # its Mesh comes from the global
         for service in PROTOCOLS:
             self.places[service] = (lab.resolve("zone-a", f"{service}.mesh", 30), VIP_PORT)
         self.settled()
@@ -148,6 +148,13 @@ class World:
         eventually(lambda: answered_by(self.places["web"], 12, is_one=is_one), 30)
         eventually(lambda: answered_by(self.places["raw"], 12), 30)
         eventually(lambda: all(ask(self.places[s]).body == "b-0" for s in ("far", "far-raw")), 30)
+        # What was tried before it was there is left alone for a few seconds.
+        eventually(lambda: not self.left_alone(), 30)
+
+    def left_alone(self):
+        """Endpoints that Envoys have ejected."""
+        hops = [hop for hop in ("client", "egress", "ingress") if self.engine(hop) == "envoy"]
+        return sum(sum(self.stats(hop, "ejections_active$").values()) for hop in hops)
 
     @property
     def speaks_http(self):
