@@ -86,7 +86,6 @@ class Door:
             if bound != self.bound_vips.value:
                 self.bound_vips.publish(bound)
 
-
     def took_over(self, listeners: frozenset[str]) -> None:
         """The owner of the VIPs is an Envoy that an earlier run left, with these listeners."""
         if self.bound_vips.value == BoundVips():  # else its stream was faster, and knows better

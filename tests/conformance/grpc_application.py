@@ -17,7 +17,7 @@ class Any(grpc.GenericRpcHandler):
 
     def service(self, handler_call_details):
         del handler_call_details
-        return grpc.unary_unary_rpc_method_handler(lambda request, context: self.name)
+        return grpc.unary_unary_rpc_method_handler(lambda _request, _context: self.name)
 
 
 def main():

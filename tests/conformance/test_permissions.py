@@ -23,9 +23,7 @@ def test_a_client_is_denied_and_allowed_again(world, by):
     refused = {"far": 403 if world.engine("b-0") == "envoy" else 0, "far-raw": 0}
     for service, status in refused.items():
         entries = [{"targetRef": ref, "default": {"action": a}} for ref, a in (ALL_CLIENTS, (DENIED[by], "Deny"))]
-        denial = policy(
-            "MeshTrafficPermission", f"deny-{service}", targetRef={"kind": "MeshService", "name": service}
-        )
+        denial = policy("MeshTrafficPermission", f"deny-{service}", targetRef={"kind": "MeshService", "name": service})
         denial["spec"]["from"] = entries
         with stream(world.places[service]) as open_one:
             world.put(denial)

@@ -1,4 +1,4 @@
-"""A service of another zone is reached by VIP and by outbound, with and without egress; every hop's counters prove it."""
+"""A service of another zone, by VIP and by outbound, with and without egress; counters prove every hop."""
 
 import grpc
 import pytest
@@ -56,7 +56,9 @@ def test_http_is_http_between_envoys_and_bytes_elsewhere(world):
         grown = sum(world.stats("client", requests).values()) - sum(before.values())
         assert grown == (1 if world.speaks_http else 0)
     assert "x-request-id" not in ask(world.places["far-raw"], "/headers").body
-    assert ask(world.explicit["far"], "/prefaces").body == "0", "HTTP/2 was sent to an application that does not speak it"
+    assert ask(world.explicit["far"], "/prefaces").body == "0", (
+        "HTTP/2 was sent to an application that does not speak it"
+    )
 
 
 @over(*ALL)

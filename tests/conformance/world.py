@@ -143,7 +143,7 @@ class World:
         self.applications[name] = (behind, self.run_application(name, behind))
 
     def settled(self):
-        """Wait until all instances answer. Requests over HTTP/2 that go through an ingress all end at one of its zone."""
+        """Wait until all instances answer. Requests over one HTTP/2 connection to an ingress end at one."""
         is_one = self.speaks_http
         eventually(lambda: answered_by(self.places["web"], 12, is_one=is_one), 30)
         eventually(lambda: answered_by(self.places["raw"], 12), 30)
@@ -256,4 +256,3 @@ def world(directory, combination):
             if process.popen.poll() is None:
                 process.popen.send_signal(signal.SIGINT)  # Ctrl-C leaves no Envoy behind
                 process.popen.wait(20)
-
