@@ -34,7 +34,7 @@ PASSIVE_EJECTION: Document = {
     "maxEjectionTime": "30s",
     "maxEjectionPercent": 100,
 }
-"""What leaves an endpoint that does not serve, by itself: so that traffic moves away from an instance or zone that fails.
+"""What leaves an endpoint that does not serve, by itself: traffic moves away from an instance or zone that fails.
 
 Counted in a row are connections that could not be made (the TLS handshake included), and answers 502, 503 and 504: with
 a 503 the proxy of an instance says that its application is gone. That is fewer than the attempts of a request in a new

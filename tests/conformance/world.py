@@ -10,6 +10,7 @@ zone-a has the client, an egress and the instance ``a-0``; zone-b an ingress and
 all are tcp. Every instance has its name in the tag ``instance``. ``b-1`` comes through the API.
 """
 
+import functools
 import http.client
 import os
 import re
@@ -25,12 +26,21 @@ from meshd.model.resource import ResourceKey
 from tests.conformance.asking import ask, spread
 from tests.e2e import lab as lab_
 from tests.e2e.lab import VIP_PORT, Lab, eventually, run_by
+from tests.l4.test_external import self_signed
 from tests.ports import free_port
 
 HERE = Path(__file__)
 SERVICES = {"a-0": ("web", "raw"), "b-0": ("web", "raw", "far", "far-raw", "chat", "feed"), "b-1": ("web", "raw")}
 PROTOCOLS = {"web": "http", "far": "http", "raw": "tcp", "far-raw": "tcp", "chat": "grpc", "feed": "http2"}
 OVER_HTTP2 = ("chat", "feed")
+
+
+@dataclass(frozen=True)
+class Outside:
+    """A server beyond the mesh that speaks TLS only, as localhost."""
+
+    port: int
+    ca_pem: str
 
 
 @dataclass(frozen=True)
@@ -71,7 +81,8 @@ class World:
     def start(self):
         lab, engines = self.lab, self.combination
         lab.configure_global()
-        lab.start("global")
+        lab.start("global", wait=False)
+        lab.ready("global", 90)
         self.mesh()
         lab.put("global", lab_.allow_all())
         client = lab_.vip_client("client", tags={"team": "red"})
@@ -101,7 +112,7 @@ class World:
             lab.mint_zone_token(zone)
             lab.start(zone, wait=False)
         for zone in self.proxies:
-            lab.ready(zone)
+            lab.ready(zone, 90)
         eventually(lambda: lab.put("zone-b", self.comes_and_goes), 20)  # its Mesh comes from the global
         for service in PROTOCOLS:
             self.places[service] = (lab.resolve("zone-a", f"{service}.mesh", 30), VIP_PORT)
@@ -133,6 +144,19 @@ class World:
                 )
             )
         return started
+
+    @functools.cached_property
+    def outside(self):
+        """Runs from when it is first asked for."""
+        pem = self_signed("localhost")
+        path = self.lab.dir / "outside.pem"
+        path.write_bytes(pem)
+        port = free_port()
+        script = str(HERE.with_name("application.py"))
+        self.lab.spawn("outside", [sys.executable, script, "outside", "--tls", str(port), str(path), str(path)])
+        end = b"-----END CERTIFICATE-----\n"
+        begin = pem.index(b"-----BEGIN CERTIFICATE")
+        return Outside(port, pem[begin : pem.index(end, begin) + len(end)].decode())
 
     def kill_application(self, name):
         for process in self.applications[name][1]:
