@@ -53,10 +53,11 @@ def test_locality_stays_fails_over_and_returns(world):
         web.more(50)
         raw.more(50)
     print("web:", web.says(), "raw:", raw.says())
+    world.start_application("a-0")
     if world.engine("client") == world.engine("a-0") == "builtin":
         # The built-in engine asks its application before it lets a known client in (ADR 003); an Envoy does not, and
         # what was sent to it until it is left alone is lost.
-        assert not [r for r in web.requests + raw.requests if not r.answer.is_ok]
-    world.start_application("a-0")
+        # One of each may be in the application when that is killed.
+        assert all(len([r for r in t.requests if not r.answer.is_ok]) <= 1 for t in (web, raw))
     for service in services:
         eventually(lambda s=service: set(spread(world.places[s], 20)) == {"a-0"}, 60)
