@@ -70,7 +70,8 @@ def proxy_host(role: Role, loaded: LoadedConfig, parts: Parts, door: Door) -> Pr
     def carrier_for(cell: Latest[Resource], entry: ProxyEntry) -> Carrier:
         if entry.engine is EngineKind.BUILTIN:
             return builtin(engine_for(cell, entry))
-        process = fleet.process(cell.value.key, envoy_options(entry, limits.drain_s, os.environ))
+        took_over = door.took_over if entry.vips else None
+        process = fleet.process(cell.value.key, envoy_options(entry, limits.drain_s, os.environ), took_over)
         return envoy_carrier(process, door.bound_vips, parts.views)
 
     async def clean() -> None:

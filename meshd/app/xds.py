@@ -1,7 +1,7 @@
 """What serves the proxies of a zone that connect: from the configuration to services. The door is ``DpListener``."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
@@ -72,7 +72,8 @@ class Door:
     """Between the server of proxies and the Envoys that this process starts.
 
     ``here`` is where the server is, once it is open; it takes ``credentials``. ``bound_vips`` is where the Envoy that
-    owns the VIPs of this host takes connections: at the listeners that it said it has.
+    owns the VIPs of this host takes connections: at the listeners that it said it has, or, if it is one that an earlier
+    run left, has had until its stream is back.
     """
 
     here: Latest[ControlPlaneAt | None] = field(default_factory=lambda: Latest(None))
@@ -86,6 +87,11 @@ class Door:
             bound = bound_by(server.accepted(proxy, LISTENER))
             if bound != self.bound_vips.value:
                 self.bound_vips.publish(bound)
+
+    def took_over(self, listeners: frozenset[str]) -> None:
+        """The owner of the VIPs is an Envoy that an earlier run left, with these listeners."""
+        if self.bound_vips.value == BoundVips():  # else its stream was faster, and knows better
+            self.bound_vips.publish(bound_by(listeners))
 
 
 def dp_server_of(role: Role, parts: Parts, insights: ProxyInsights, door: Door) -> list[Service]:
@@ -114,7 +120,7 @@ def dp_server_of(role: Role, parts: Parts, insights: ProxyInsights, door: Door) 
     return [renderer, server, socket]
 
 
-def bound_by(listeners: Mapping[str, str]) -> BoundVips:
+def bound_by(listeners: Iterable[str]) -> BoundVips:
     """The addresses and ports of the outbound listeners among these names."""
     found = (_OUTBOUND.match(name) for name in listeners)
     return BoundVips(single=frozenset((str(IPv4Address(m[1])), int(m[2])) for m in found if m))

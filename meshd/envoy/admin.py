@@ -7,6 +7,8 @@ from dataclasses import dataclass
 LIVE, DRAINING = "LIVE", "DRAINING"
 CONNECTIONS = r"/stats?filter=^listener\..*\.downstream_cx_active$"
 """Open connections by listener; ``server.total_connections`` lags behind by the five seconds of a flush."""
+LISTENERS = "/listeners?format=json"
+"""Those that take connections: one that waits for its secrets is not among them."""
 
 _OF_A_LISTENER = re.compile(r"^listener\.(?P<listener>\S+)\.downstream_cx_active: (?P<count>\d+)$", re.MULTILINE)
 _OF_A_WORKER = re.compile(r"\.(worker_\d+|main_thread)$")
@@ -30,6 +32,19 @@ def parse_server_info(body: bytes) -> ServerInfo:
     if not isinstance(document, dict) or not {"version", "state"} <= document.keys():
         raise ValueError(f"no server info: {body[:80]!r}")
     return ServerInfo(str(document["version"]), str(document["state"]))
+
+
+def parse_listeners(body: bytes) -> frozenset[str]:
+    """The names of an Envoy's listeners, from the answer of ``LISTENERS``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    document = json.loads(body)
+    statuses = document.get("listener_statuses", []) if isinstance(document, dict) else None
+    if not isinstance(statuses, list) or not all(isinstance(s, dict) and "name" in s for s in statuses):
+        raise ValueError(f"no listeners: {body[:80]!r}")
+    return frozenset(str(status["name"]) for status in statuses)
 
 
 def open_connections(body: bytes) -> int:

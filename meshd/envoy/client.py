@@ -5,12 +5,19 @@ from pathlib import Path
 import h11
 import trio
 
-from meshd.envoy.admin import CONNECTIONS, ServerInfo, open_connections, parse_server_info
+from meshd.envoy.admin import (
+    CONNECTIONS,
+    LISTENERS,
+    ServerInfo,
+    open_connections,
+    parse_listeners,
+    parse_server_info,
+)
 from meshd.model.errors import UnavailableError
 
 TIMEOUT_S = 5.0
-MAX_ANSWER = 1 << 20
-"""Bytes of an answer; none that is asked for here has a hundredth of it."""
+MAX_ANSWER = 1 << 23
+"""Bytes of an answer. The longest is that about listeners: some 200 bytes for each, and there are a few thousand."""
 CHUNK = 1 << 16
 WEATHER = (
     OSError,
@@ -42,6 +49,13 @@ class Admin:
     async def open_connections(self) -> int:
         """How many connections its listeners have."""
         return open_connections(await self._ask("GET", CONNECTIONS))
+
+    async def listeners(self) -> frozenset[str]:
+        """The names of the listeners that take connections."""
+        try:
+            return parse_listeners(await self._ask("GET", LISTENERS))
+        except ValueError as error:
+            raise self._unavailable(LISTENERS, error) from error
 
     async def fail_health_check(self) -> None:
         """Make it tell HTTP clients to go elsewhere, with each answer."""

@@ -15,7 +15,7 @@ from meshd.envoy.command import Options, environment
 from meshd.envoy.metrics import Metrics
 from meshd.envoy.places import home, places, places_of, runtime_directory
 from meshd.envoy.processes import Found, envoys_under
-from meshd.envoy.service import Bootstrap, Common, EnvoyProcess
+from meshd.envoy.service import Bootstrap, Common, EnvoyProcess, TookOver
 from meshd.envoy.session import Session
 from meshd.model.resource import ResourceKey
 
@@ -43,11 +43,11 @@ class Fleet:
         self._runtime_dir = runtime_directory(env, os.getuid())
         self._left: dict[Path, Found] | None = None
 
-    def process(self, proxy: ResourceKey, options: Options) -> EnvoyProcess:
+    def process(self, proxy: ResourceKey, options: Options, took_over: TookOver | None = None) -> EnvoyProcess:
         """The Envoy of a proxy, which is still to be run. It takes over what an earlier run left of it."""
         at = places(self._state_dir, proxy, self._runtime_dir)
         self._common.turn(at.directory)
-        return EnvoyProcess(self._common, proxy, options, at, self._found().pop(at.bootstrap, None))
+        return EnvoyProcess(self._common, proxy, options, at, self._found().pop(at.bootstrap, None), took_over)
 
     async def sweep(self, drain_s: float) -> None:
         """Drain and stop the Envoys that an earlier run left and for which no process was made, and remove their files.

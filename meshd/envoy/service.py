@@ -71,6 +71,9 @@ class Surroundings:
     version: Version
 
 
+TookOver = Callable[[frozenset[str]], None]
+"""Told the names of the listeners of an Envoy that an earlier run left and that goes on."""
+
 Bootstrap = Callable[[Surroundings], Awaitable[Mapping[str, Any]]]
 """The bootstrap as a proto-JSON document; may wait for what it depends on. Equal surroundings and an equal
 configuration must give an equal one, in the next run too: another one means that a running Envoy is replaced."""
@@ -117,7 +120,15 @@ class EnvoyProcess:
     is empty if it does.
     """
 
-    def __init__(self, common: Common, proxy: ResourceKey, options: Options, at: Places, found: Found | None) -> None:
+    def __init__(
+        self,
+        common: Common,
+        proxy: ResourceKey,
+        options: Options,
+        at: Places,
+        found: Found | None,
+        took_over: TookOver | None = None,
+    ) -> None:
         self.name = f"envoy of {proxy}"
         self.ready: Latest[bool] = Latest(value=False)
         self.trouble: Latest[str] = Latest("")
@@ -126,6 +137,7 @@ class EnvoyProcess:
         self._options = options
         self._at = at
         self._found = found
+        self._took_over = took_over
         self._admin = Admin(at.admin_socket)
         self._is_retired = False
         self._ready_since: float | None = None
@@ -202,6 +214,7 @@ class EnvoyProcess:
                     session, is_adopted = None, False
                 else:
                     await self._tune(found)
+                    await self._tell_listeners()
                     log.info("%s: goes on, pid=%d", self.name, session.pid)
             if session is None:
                 session = await self._start(bootstrap)
@@ -244,6 +257,15 @@ class EnvoyProcess:
             await self._admin.reopen_log()
         except UnavailableError as error:
             log.warning("%s: its log stays as it is: %s", self.name, error)
+
+    async def _tell_listeners(self) -> None:
+        """Tell what a running Envoy listens on: its stream, which says so too, may come seconds later."""
+        if self._took_over is None:
+            return
+        try:
+            self._took_over(await self._admin.listeners())
+        except UnavailableError as error:
+            log.warning("%s: what it listens on is known when its stream is back: %s", self.name, error)
 
     async def _start(self, bootstrap: bytes) -> Session:
         await trio.to_thread.run_sync(write_private, self._at.bootstrap, bootstrap)

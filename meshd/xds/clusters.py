@@ -26,17 +26,21 @@ PASSIVE_EJECTION: Document = {
     "enforcingLocalOriginSuccessRate": 0,
     "consecutive5xx": 4294967295,
     "enforcingConsecutive5xx": 0,
-    "enforcingConsecutiveGatewayFailure": 0,
+    "consecutiveGatewayFailure": 3,
+    "enforcingConsecutiveGatewayFailure": 100,
     "enforcingSuccessRate": 0,
     "interval": "1s",
     "baseEjectionTime": "5s",
     "maxEjectionTime": "30s",
     "maxEjectionPercent": 100,
 }
-"""What leaves an endpoint that cannot be connected to, by itself: so that traffic moves away from a zone that fails.
+"""What leaves an endpoint that does not serve, by itself: traffic moves away from an instance or zone that fails.
 
-Counted are connections that could not be made (the TLS handshake included), never what an application answers. Kuma
-has nothing here unless a MeshCircuitBreaker says so; one that configures outlier detection replaces this.
+Counted in a row are connections that could not be made (the TLS handshake included), and answers 502, 503 and 504: with
+a 503 the proxy of an instance says that its application is gone. That is fewer than the attempts of a request in a new
+mesh (``policies.mesh_retry.initial``), so the request that finds out is answered by another. An ejection also ends the
+HTTP/2 connections to an ingress, which are tied to one instance behind it. Kuma has nothing here unless a
+MeshCircuitBreaker says so; one that configures outlier detection replaces this.
 """
 
 NO_PANIC: Document = {"healthyPanicThreshold": {"value": 1}}

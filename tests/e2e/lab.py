@@ -210,7 +210,7 @@ class Lab:
             self.ready(name)
         return zone.process
 
-    def ready(self, name):
+    def ready(self, name, within_s=STARTUP_S):
         zone = self.zones[name]
 
         def check():
@@ -218,7 +218,7 @@ class Lab:
             url = f"http://127.0.0.1:{zone.diagnostics}/ready"
             return self.inside(name, lambda: httpx.get(url)).status_code == 200
 
-        eventually(check, STARTUP_S)
+        eventually(check, within_s)
 
     def application(self, name, port, address="127.0.0.1", prefix=()):
         """The example HTTP service: answers every request with its own name."""
@@ -321,6 +321,10 @@ PATHS = {
     "GlobalSecret": "globalsecrets",
     "Dataplane": "dataplanes",
     "MeshTrafficPermission": "meshtrafficpermissions",
+    "MeshHTTPRoute": "meshhttproutes",
+    "MeshTCPRoute": "meshtcproutes",
+    "MeshTimeout": "meshtimeouts",
+    "MeshRetry": "meshretries",
     "ExternalService": "external-services",
     "Secret": "secrets",
 }

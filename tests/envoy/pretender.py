@@ -63,6 +63,8 @@ def main(argv):
             elif target.startswith("/stats"):
                 body = f"listener.127.0.0.1_80.downstream_cx_active: {left}\n"
                 left = max(0, left - 1)
+            elif target.startswith("/listeners"):
+                body = json.dumps({"listener_statuses": [{"name": "outbound:127.0.0.2:80"}]})
             elif target == "/healthcheck/fail":
                 state = "DRAINING"
             elif target == "/drain_listeners":

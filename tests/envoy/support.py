@@ -99,9 +99,9 @@ class World:
             os.kill(found.pid, signal.SIGKILL)
 
     @asynccontextmanager
-    async def running(self, proxy=WEB, *, ready=True):
+    async def running(self, proxy=WEB, *, ready=True, took_over=None):
         """One run of meshd with one Envoy, ended as by an orderly stop."""
-        process = self.fleet.process(proxy, self.options)
+        process = self.fleet.process(proxy, self.options, took_over)
         async with trio.open_nursery() as nursery:
             await nursery.start(process.run)
             if ready:

@@ -167,6 +167,15 @@ async def test_one_that_is_kept_goes_on_and_the_next_run_takes_it_over(world, ca
     assert any("main: listeners closed" in line for line in said(caplog))  # it is heard again
 
 
+async def test_what_listens_is_told_of_one_that_is_taken_over_only(world):
+    told = []
+    async with world.running(took_over=told.append):
+        assert told == []
+    world.new_run()
+    async with world.running(took_over=told.append):
+        assert told == [frozenset({"outbound:127.0.0.2:80"})]
+
+
 async def test_the_end_of_one_that_was_taken_over_is_noticed(world):
     async with world.running():
         first = world.pid()
