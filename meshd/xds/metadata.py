@@ -70,10 +70,8 @@ class ProxyMetadata:
     metrics_cert: str = ""
     metrics_key: str = ""
     system_ca: str = ""
-    spire_socket: str = ""
     ipv6: bool = True
     transparent_proxy: TransparentProxy | None = None
-    dynamic: Mapping[str, str] = field(default_factory=dict)
 
 
 def key_of(node: Node) -> ResourceKey:
@@ -125,11 +123,9 @@ def read(node: Node, registry: Registry) -> ProxyMetadata:
         metrics_cert=_text(said.get("metricsCertPath")),
         metrics_key=_text(said.get("metricsKeyPath")),
         system_ca=_text(said.get("systemCaPath")),
-        spire_socket=_text(said.get("spireAgent.socketPath")),
         # Absent counts as true: kuma-dps that did not send it have always had IPv6.
         ipv6=said.get("ipv6Enabled", True) is True,
         transparent_proxy=_transparent_proxy(said.get("transparentProxy")),
-        dynamic={name: value for name, value in dynamic.items() if isinstance(value, str)},
     )
 
 

@@ -28,7 +28,7 @@ RESPONSES = st.builds(
 )
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(REQUESTS)
 def test_requests_are_byte_equal_to_protobuf(request: StateRequest) -> None:
     encoded = state_wire.encode_request(request)
@@ -38,7 +38,7 @@ def test_requests_are_byte_equal_to_protobuf(request: StateRequest) -> None:
     assert state_wire.decode_request(encoded) == request
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(RESPONSES)
 def test_responses_are_byte_equal_to_protobuf(response: StateResponse) -> None:
     encoded = state_wire.encode_response(response)
@@ -49,6 +49,7 @@ def test_responses_are_byte_equal_to_protobuf(response: StateResponse) -> None:
     assert state_wire.decode_response(encoded) == replace(response, resources=nameless)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=80))
 def test_random_bytes_raise_only_value_error(data: bytes) -> None:
     for decode in (state_wire.decode_request, state_wire.decode_response):

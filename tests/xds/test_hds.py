@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshd.xds.abilities import Abilities, Redirect
@@ -88,6 +88,7 @@ def test_durations_are_written_as_protobuf_has_them(value, text):
     assert seconds(value) == text
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=60))
 def test_random_bytes_raise_only_value_error(data):
     try:

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshd import __version__
@@ -63,7 +63,6 @@ def test_everything_is_read():
             "metricsCertPath": "/c",
             "metricsKeyPath": "/k",
             "systemCaPath": "/ca",
-            "spireAgent.socketPath": "/s",
             "ipv6Enabled": False,
             "features": ["feature-reuse-port", 1.0, "unknown"],
             "transparentProxy": {
@@ -84,10 +83,9 @@ def test_everything_is_read():
     assert (found.admin_port, found.admin_address, found.admin_socket) == (9901, "127.0.0.1", "/w/admin.sock")
     assert (found.dns_port, found.readiness_port, found.has_app_probe_proxy) == (15054, 9902, True)
     assert (found.workdir, found.metrics_cert, found.metrics_key) == ("/w", "/c", "/k")
-    assert (found.system_ca, found.spire_socket, found.ipv6) == ("/ca", "/s", False)
+    assert (found.system_ca, found.ipv6) == ("/ca", False)
     assert found.features == {"feature-reuse-port", "unknown"}
     assert found.transparent_proxy == TransparentProxy(Flow(True, 15006), Flow(False, 1), ipv6=False)
-    assert found.dynamic == {"a": "b", "version.dependencies.coredns": "1.11"}
     assert found.version.kuma_dp.kuma_cp_compatible
     assert found.version.envoy.build == "x"
     assert found.version.dependencies == {"coredns": "1.11", "thing": "2"}
@@ -119,6 +117,7 @@ def test_a_resource_must_be_the_proxys():
     assert "is not valid" in said(**{"dataplane.resource": "{" * 100_000}).problem
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.sampled_from(["features", "version", "transparentProxy", "dynamicMetadata", "ipv6Enabled"]), JSON
