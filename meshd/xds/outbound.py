@@ -109,6 +109,8 @@ def outbound(
         host = listeners.route_configuration(names.outbound_routes(wanted.service), wanted.service, [])
         draft.hcm = listeners.connection_manager(wanted.service, host, ipv6=settings.ipv6)
         draft.hcm["normalizePath"] = True
+        if destination.protocol == "grpc":
+            draft.hcm["httpFilters"].insert(0, listeners.GRPC_STATS)
     else:
         backends = routes.tcp if routes.tcp is not None else (own,)
         shares = [(names.service_cluster(b.service, b.tags), b.weight) for b in backends if b.weight]

@@ -46,6 +46,8 @@ FIRST_REQUEST_S = 10.0
 """A call that says nothing for so long is ended."""
 APPEAR_S = 30.0
 """Health discovery waits so long for a Dataplane: the stream of the same proxy that stores it may be later."""
+REFUSED_S = 10.0
+"""Health discovery is refused no sooner: Envoy asks for it again within a second, for ever, without a backoff."""
 LOGGED_REFUSALS = 1000
 """Reasons that are remembered so that each is logged once a proxy."""
 
@@ -125,7 +127,8 @@ class XdsServer:
             DELTA_AGGREGATED: self._edge("ads", lambda stream: self._aggregated(stream, DELTA)),
         }
         if settings.health is not None:
-            self.handlers = {**self.handlers, STREAM_HEALTH_CHECK: self._edge("hds", self._health_check)}
+            probe = self._edge("hds", self._health_check, REFUSED_S)
+            self.handlers = {**self.handlers, STREAM_HEALTH_CHECK: probe}
 
     def accepted(self, proxy: ResourceKey, type_url: str) -> Mapping[str, str]:
         """What a connected proxy has of a type and has said so: versions by name. Empty if it is not connected."""
@@ -149,10 +152,13 @@ class XdsServer:
 
     # ------------------------------------------------------------------ the edge
 
-    def _edge(self, service: str, serve: Callable[[ServerStream], Awaitable[None]]) -> Handler:
-        """A handler that counts its streams, and logs and translates refusals."""
+    def _edge(
+        self, service: str, serve: Callable[[ServerStream], Awaitable[None]], refused_after_s: float = 0.0
+    ) -> Handler:
+        """A handler that counts its streams, and logs and translates refusals, which it tells no sooner than said."""
 
         async def handle(stream: ServerStream) -> None:
+            told_at = trio.current_time() + refused_after_s
             with self._metrics.streams.labels(service).track_inprogress():
                 try:
                     await serve(stream)
@@ -161,6 +167,8 @@ class XdsServer:
                     if told is None:
                         raise
                     self._note_refused(service, stream, told)
+                    if told.status is not Status.UNAVAILABLE:
+                        await trio.sleep_until(told_at)
                     raise told from None
 
         return handle

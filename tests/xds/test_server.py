@@ -624,6 +624,14 @@ async def test_health_discovery_waits_for_a_dataplane_and_then_gives_up(autojump
         assert "is for Dataplanes" in error.message
 
 
+async def test_health_discovery_is_refused_slowly(autojump_clock) -> None:
+    async with lab(settings=TOKENS) as it:
+        began = trio.current_time()
+        error = await refusal(it, STREAM_HEALTH_CHECK, hello(STREAM_HEALTH_CHECK, node(passed=document())))
+        assert error.status is Status.UNAUTHENTICATED
+        assert trio.current_time() - began == pytest.approx(10, abs=1)
+
+
 async def test_tokens_that_expire_meanwhile_do_not_cut_a_stream(autojump_clock) -> None:
     async with lab(settings=TOKENS) as it:
         token = dataplane_token(it)
