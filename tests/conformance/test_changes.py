@@ -6,8 +6,7 @@ import pytest
 
 from tests.conformance.asking import traffic
 from tests.conformance.cases import over
-from tests.conformance.test_reach import route_by_egress
-from tests.conformance.world import ALL, BUILTIN_CALLS, ENVOY, ENVOY_CALLS
+from tests.conformance.world import BUILTIN_CALLS, ENVOY, ENVOY_CALLS
 from tests.e2e.lab import dump, eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -36,33 +35,6 @@ def test_certificates_are_replaced_under_traffic(world):
         raw.more(20)
     print("web:", web.says(), "raw:", raw.says())
     assert not web.failed + raw.failed, (web.failed + raw.failed)[:5]
-
-
-@over(*ALL)
-def test_an_instance_leaves_under_traffic_and_comes_back(world):
-    path = "/meshes/default/dataplanes/b-1"
-    with traffic(world.places["web"]) as web, traffic(world.places["raw"]) as raw:
-        raw.more(50)
-        world.lab.delete("zone-b", path)
-        raw.more(200)
-        eventually(lambda: "b-1" not in world.envoys(), 15)
-        latest = raw.requests[-20:]
-        assert "b-1" not in {r.answer.body for r in latest}
-        world.lab.put("zone-b", world.comes_and_goes)
-        eventually(lambda: "b-1" in {r.answer.body for r in raw.requests[-20:]}, 20)
-    print("web:", web.says(), "raw:", raw.says())
-    assert not web.failed + raw.failed, (web.failed + raw.failed)[:5]
-
-
-@over(*ALL)
-def test_routing_changes_over_to_the_egress_and_back_under_traffic(world):
-    with traffic(world.places["web"]) as web, traffic(world.places["raw"]) as raw:
-        for egress in (True, False):
-            route_by_egress(world, egress=egress)
-            raw.more(100)
-    print("web:", web.says(), "raw:", raw.says())
-    # A client may hear of it before its egress has the way: a request or two of the first moment.
-    assert len(web.failed + raw.failed) <= 2, (web.failed + raw.failed)[:5]
 
 
 def configuration(world, hops):
