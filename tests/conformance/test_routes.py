@@ -9,16 +9,6 @@ from tests.e2e.lab import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-TO_ALL = [{"path": {"type": "PathPrefix", "value": "/"}}]
-
-
-def subset(service, instance, weight):
-    return {"kind": "MeshServiceSubset", "name": service, "tags": {"instance": instance}, "weight": weight}
-
-
-def rule(matches=None, **default):
-    return {"matches": matches or TO_ALL, "default": default}
-
 
 @over(ENVOY)
 def test_a_request_takes_too_long(world):
