@@ -5,6 +5,7 @@ an address and port, and that services may not differ by case only, are our own.
 """
 
 from collections.abc import Iterator
+from typing import cast
 
 from meshd.kinds import mesh_rules
 from meshd.kinds.dataplane import (
@@ -41,7 +42,19 @@ _BACKEND_KINDS = ("MeshExternalService", "MeshMultiZoneService", "MeshService")
 def validate(resource: Resource) -> tuple[Violation, ...]:
     """Every violation of a Dataplane."""
     assert isinstance(resource.spec, Dataplane)  # noqa: S101 - the registry pairs kind and spec
-    return tuple(_violations(resource.spec))
+    return (*_violations(resource.spec), *_identity(resource))
+
+
+def _identity(resource: Resource) -> Iterator[Violation]:
+    """Nobody may be called what the zone egresses are: clients would take such a Dataplane for one."""
+    networking = cast("Dataplane", resource.spec).networking
+    claimed = [(f'networking.inbound[{i}].tags["{label.SERVICE}"]', b.tags) for i, b in enumerate(networking.inbound)]
+    if networking.gateway is not None:
+        claimed.append((f'networking.gateway.tags["{label.SERVICE}"]', networking.gateway.tags))
+    found = [(field, tags.get(label.SERVICE)) for field, tags in claimed]
+    for field, name in (*found, (f'labels["{label.WORKLOAD}"]', resource.labels.get(label.WORKLOAD))):
+        if name == label.ZONE_EGRESS_SERVICE:
+            yield Violation(field, f'"{name}" is the identity of zone egresses; choose another name')
 
 
 def _violations(spec: Dataplane) -> Iterator[Violation]:

@@ -315,3 +315,16 @@ def test_a_connected_zone_stays():
 def test_services_that_differ_by_case_only(wanted, existing, names):
     found = service_case_conflicts(wanted, existing)
     assert [v.message.split('"')[1] for v in found] == names
+
+
+@pytest.mark.parametrize("kind", ["inbound", "gateway", "workload"])
+def test_nobody_is_called_what_the_zone_egresses_are(kind):
+    networking = {"address": "10.0.0.1"}
+    tags = {"kuma.io/service": "web" if kind == "workload" else "zone-egress"}
+    networking |= {"gateway": {"tags": tags}} if kind == "gateway" else {"inbound": [{"port": 80, "tags": tags}]}
+    labels = {"kuma.io/workload": "zone-egress"} if kind == "workload" else {}
+    document = {"type": "Dataplane", "mesh": "default", "name": "x", "networking": networking, "labels": labels}
+
+    (complaint,) = complaints(document)
+
+    assert '"zone-egress" is the identity of zone egresses' in complaint
