@@ -3,6 +3,11 @@
 import os
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("untimed", deadline=None)
+"""How long an example takes says how busy the machine is."""
+settings.load_profile("untimed")
 
 
 @pytest.fixture
