@@ -1,0 +1,1 @@
+"""What a thousand proxies cost: ``python -m tests.bench.xds``."""
