@@ -30,9 +30,9 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 STATE = ROOT / "var" / "demo"
 GLOBAL = "http://127.0.0.1:15681"
-SERVICES = {"hello": ("zone-a", 25080), "payments": ("zone-b", 35080)}
+SERVICES = {"hello": ("zone-a", 25080), "payments": ("zone-b", 26080)}
 """Service -> the zone and port of its application."""
-DNS = {"zone-a": 25653, "zone-b": 35653}
+DNS = {"zone-a": 25653, "zone-b": 26653}
 VIP_PORT = 8080
 READY_S = 60
 
