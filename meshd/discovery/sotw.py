@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 from meshd.discovery.isolation import MAX_REASON, Blame, Isolation, Refused
 from meshd.discovery.messages import WILDCARD, Entry, Rejection, StateRequest, StateResponse
-from meshd.discovery.sender import Answer, Resources, Waiting
+from meshd.discovery.sender import MANY, Answer, Resources, Waiting
 
 DIGEST_BYTES = 16
 _MASK = (1 << 8 * DIGEST_BYTES) - 1
@@ -63,6 +63,13 @@ class _State:
     def has_work(self) -> bool:
         """Whether a response may be due."""
         return bool(self.dirty or self.asked or self.owed or self.isolation.trials)
+
+    @property
+    def news(self) -> int:
+        """About how many resources the next response has, if one may be due."""
+        if self.whole:
+            return MANY if self.everything else max(1, len(self.held))
+        return max(1, len(self.dirty) + len(self.asked))
 
     def put(self, name: str, entry: Entry | None) -> None:
         """The other end has this now."""
@@ -178,6 +185,11 @@ class StateOfTheWorld:
             state.is_known = True
             state.carried = {name: entry for name in blamed if (entry := flight.get(name)) is not None}
         failed = state.isolation.rejected(sent, blamed, error.message)
+        if len(failed) < len(flight):
+            # Some of it was applied, but the version it goes by is the old one. If it came back with that, it could be
+            # taken for having what it had then: so it is given a version of what it has now.
+            state.owed = state.whole
+            state.asked |= {name for name in flight if name not in failed} if not state.whole else set()
         for name in failed:
             if not state.wants(name):
                 state.isolation.refused.pop(name, None)
@@ -208,6 +220,11 @@ class StateOfTheWorld:
         state = self._types.get(type_url)
         if state is not None and not state.whole:
             state.asked.update(name for name in names if name in state.names)
+
+    @property
+    def news(self) -> int:
+        """About how many names the next ``poll`` looks at; 0 is certain."""
+        return max((s.news for s in self._types.values() if s.waiting is None and s.has_work), default=0)
 
     def poll(self, now: float, types: Sequence[str], late: Collection[str] = ()) -> StateResponse | None:
         """The next response to send, or None; see ``Sender.poll``."""
