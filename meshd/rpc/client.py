@@ -33,7 +33,7 @@ class ClientStream(Stream):
         await self._take_turn()
         try:
             if not self.local_ended and self.failure is None:
-                await self._send_bytes(b"", end=True)
+                await self._send_chunks((b"",), 0, end=True)
         finally:
             self._sending = False
             self._turn.unpark()

@@ -2,7 +2,7 @@
 
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from meshd.rpc.status import RpcError, Status
 
@@ -19,6 +19,19 @@ _prefix = struct.Struct(">BI")
 def frame(message: bytes) -> bytes:
     """The message with its prefix, uncompressed."""
     return _prefix.pack(0, len(message)) + message
+
+
+def frame_parts(parts: Sequence[bytes], chunk_bytes: int) -> Iterator[bytes]:
+    """A message that comes in parts, framed, in chunks of about ``chunk_bytes``, each made when it is asked for."""
+    chunk = [_prefix.pack(0, sum(map(len, parts)))]
+    size = PREFIX_BYTES
+    for part in parts:
+        chunk.append(part)
+        size += len(part)
+        if size >= chunk_bytes:
+            yield b"".join(chunk)
+            chunk, size = [], 0
+    yield b"".join(chunk)
 
 
 def frame_compressed(message: bytes) -> Iterator[bytes | None]:

@@ -64,9 +64,13 @@ DP_SERVER_LIMITS = Limits(
     max_streams=1024,
     max_message_bytes=4 * MIB,
     max_sent_bytes=64 * MIB,
-    keepalive_s=30.0,  # at 15 s the pings of a thousand idle proxies cost more than a hundredth of a core
+    keepalive_s=120.0,
 )
 """Proxies: two connections or three each, and all configuration of a large mesh in one message (state of the world).
-What they send is much less: the names of what they have or want, 40 bytes or so each, and one resource of their own."""
+What they send is much less: the names of what they have or want, 40 bytes or so each, and one resource of their own.
+
+Thousands of them have nothing to say for hours, and pings would be most of what that costs. TCP's own keepalive finds
+hosts that are gone sooner, and whoever takes the name of a proxy has its connection pinged.
+"""
 CLIENT_LIMITS = Limits(keepalive_s=20.0)
 """A Kuma global ends connections that ping more often than every 15 s; 20 s keeps clear of its clock."""

@@ -4,6 +4,10 @@ from collections.abc import Callable
 
 import trio
 
+WRITE_BYTES = 64 * 1024
+"""What is given to the transport at a time. TLS keeps a buffer as large as the largest write for as long as the
+connection lives, and encrypting a megabyte holds up the loop."""
+
 
 class Outbox:
     """A bounded queue in two steps: above ``limit_bytes`` senders are to wait, above twice that the reader too.
@@ -48,6 +52,17 @@ class Outbox:
         while self.queued_bytes > 2 * self._limit_bytes and not self._closing:
             await self._room.park()
 
+    def _take(self) -> bytes:
+        """What to write next: as many chunks as fit into ``WRITE_BYTES``, at least one."""
+        size = count = 0
+        for chunk in self._chunks:
+            size += len(chunk)
+            if count and size > WRITE_BYTES:
+                break
+            count += 1
+        taken, self._chunks = self._chunks[:count], self._chunks[count:]
+        return taken[0] if count == 1 else b"".join(taken)
+
     async def run(self) -> None:
         """Write until closed. Raises what the transport raises."""
         with self._scope:
@@ -55,8 +70,7 @@ class Outbox:
                 if not self._chunks:
                     await self._work.park()
                     continue
-                data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-                self._chunks.clear()
+                data = self._take()
                 await self._transport.send_all(data)
                 self.queued_bytes -= len(data)
                 if not self.congested:

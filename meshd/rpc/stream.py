@@ -1,11 +1,12 @@
 """One call's half of the work that server and client share: messages in and out of one HTTP/2 stream."""
 
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import trio
 
 from meshd.model.errors import MeshdError
-from meshd.rpc.framing import Deframer, frame, frame_compressed
+from meshd.rpc.framing import PREFIX_BYTES, Deframer, frame_compressed, frame_parts
 from meshd.rpc.headers import Metadata
 from meshd.rpc.status import RpcError, Status
 
@@ -106,18 +107,33 @@ class Stream:
             RpcError: the call has ended, or the message is over the limit.
             UnavailableError: the connection is lost.
         """
-        limit = self.connection.limits.max_sent_bytes
-        if len(message) > limit:
-            raise RpcError(Status.RESOURCE_EXHAUSTED, f"a message of {len(message)} bytes is over the limit of {limit}")
+        await self._send((message,), last=last)
+
+    async def send_parts(self, parts: Sequence[bytes]) -> None:
+        """Send one message that is the concatenation of ``parts``, without ever having it whole in memory.
+
+        Raises:
+            RpcError, UnavailableError: as ``send``.
+        """
+        await self._send(parts, last=False)
+
+    async def _send(self, parts: Sequence[bytes], *, last: bool) -> None:
+        size, limit = sum(map(len, parts)), self.connection.limits.max_sent_bytes
+        if size > limit:
+            raise RpcError(Status.RESOURCE_EXHAUSTED, f"a message of {size} bytes is over the limit of {limit}")
         await self._take_turn()
         try:
-            framed = await self._framed(message)
-            self.before_sending()
-            await self._send_bytes(framed, end=last)
+            if self.gzip:
+                framed = await self._compressed(b"".join(parts))
+                self.before_sending()
+                await self._send_chunks((framed,), len(framed), end=last)
+            else:
+                self.before_sending()
+                await self._send_chunks(frame_parts(parts, CHUNK_BYTES), PREFIX_BYTES + size, end=last)
         finally:
             self._sending = False
             self._turn.unpark()
-        self.connection.count_message("sent", len(message))
+        self.connection.count_message("sent", size)
         await trio.lowlevel.cancel_shielded_checkpoint()  # the writer's turn; what is sent is no more to be cancelled
 
     async def send_raw(self, data: bytes) -> None:
@@ -129,7 +145,7 @@ class Stream:
         await self._take_turn()
         try:
             self.check_sendable()
-            await self._send_bytes(data, end=True)
+            await self._send_chunks((data,), len(data), end=True)
         finally:
             self._sending = False
             self._turn.unpark()
@@ -189,33 +205,34 @@ class Stream:
             await self._turn.park()
         self._sending = True
 
-    async def _framed(self, message: bytes) -> bytes:
-        if not self.gzip:
-            return frame(message)
+    async def _compressed(self, message: bytes) -> bytes:
         for piece in frame_compressed(message):
             if piece is not None:
                 return piece
             await trio.lowlevel.checkpoint()
         raise AssertionError("frame_compressed ends with a message")
 
-    async def _send_bytes(self, data: bytes, *, end: bool = False) -> None:
+    async def _send_chunks(self, chunks: Iterable[bytes], size: int, *, end: bool = False) -> None:
+        """Send chunks that are ``size`` bytes together, as the peer's window has room."""
         connection = self.connection
-        view = memoryview(data)
         sent = 0
         whole = False
         try:
-            while True:
-                self.check_sendable()
-                if connection.congested or not (room := connection.window(self)):
-                    await self.writable.park()
-                    continue
-                chunk = view[sent : sent + min(room, CHUNK_BYTES)]
-                whole = sent + len(chunk) == len(data)
-                connection.send_data(self, chunk, end=end and whole)
-                sent += len(chunk)
-                if whole:
-                    return
-                await trio.lowlevel.checkpoint()
+            for data in chunks:
+                view = memoryview(data)
+                at = 0
+                while not whole and (at < len(data) or not size):
+                    self.check_sendable()
+                    if connection.congested or (room := connection.window(self)) <= 0:
+                        await self.writable.park()
+                        continue
+                    chunk = view[at : at + min(room, CHUNK_BYTES)]
+                    at += len(chunk)
+                    sent += len(chunk)
+                    whole = sent == size
+                    connection.send_data(self, chunk, end=end and whole)
+                    if not whole:
+                        await trio.lowlevel.checkpoint()
         finally:
             if sent and not whole:  # cancelled, or failed, in the middle of a message
                 self.reset(

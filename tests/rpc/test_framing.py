@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meshd.rpc.framing import GZIP_FROM_BYTES, Deframer, frame, frame_compressed
+from meshd.rpc.framing import GZIP_FROM_BYTES, Deframer, frame, frame_compressed, frame_parts
 from meshd.rpc.status import RpcError, Status
 
 LIMIT = 100_000
@@ -124,3 +124,10 @@ def test_many_bombs_in_a_few_bytes_are_inflated_one_at_a_time() -> None:
         assert len(deframer.take() or b"") == 10_000_000
     assert tracemalloc.get_traced_memory()[1] < 45_000_000
     tracemalloc.stop()
+
+
+@given(st.lists(st.binary(max_size=50)), st.integers(1, 100))
+def test_a_message_in_parts_is_the_message_in_chunks(parts: list[bytes], size: int) -> None:
+    chunks = list(frame_parts(parts, size))
+    assert b"".join(chunks) == frame(b"".join(parts))
+    assert all(size <= len(chunk) < size + 50 + 5 for chunk in chunks[:-1])

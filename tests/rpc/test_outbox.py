@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 
-from meshd.rpc.outbox import Outbox
+from meshd.rpc.outbox import WRITE_BYTES, Outbox
 
 
 async def test_bytes_go_out_in_order_and_senders_hear_of_room(autojump_clock) -> None:
@@ -53,3 +53,27 @@ async def test_what_waits_at_the_end_is_written_within_the_linger(autojump_clock
             outer.cancel()
             await box.run()  # shielded: the connection's cancel does not cut it
     assert trio.current_time() == pytest.approx(took, abs=0.01)
+
+
+async def test_much_goes_out_in_writes_of_a_bounded_size(autojump_clock) -> None:
+    written = []
+
+    class Transport(trio.abc.SendStream):
+        async def send_all(self, data) -> None:
+            written.append(bytes(data))
+            await trio.lowlevel.checkpoint()
+
+        async def wait_send_all_might_not_block(self) -> None:
+            await trio.lowlevel.checkpoint()
+
+        async def aclose(self) -> None:
+            await trio.lowlevel.checkpoint()
+
+    box = Outbox(Transport(), 10, lambda: None)
+    parts = [bytes([i]) * (WRITE_BYTES // 4) for i in range(9)] + [b"x" * 2 * WRITE_BYTES, b"y"]
+    for part in parts:
+        box.put(part)
+    box.close(1.0)
+    await box.run()
+    assert b"".join(written) == b"".join(parts)
+    assert [len(data) for data in written] == [WRITE_BYTES, WRITE_BYTES, WRITE_BYTES // 4, 2 * WRITE_BYTES, 1]

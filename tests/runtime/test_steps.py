@@ -2,12 +2,13 @@
 
 import gc
 import weakref
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from contextlib import AbstractAsyncContextManager
 
 import pytest
 import trio
 
-from meshd.runtime.steps import FULL_S, in_steps
+from meshd.runtime.steps import CLEAN_EVERY, FULL_S, SMALL_STEPS, in_steps, one_step, small_step
 
 
 def counting(count: int, log: list[str], name: str) -> Generator[None, None, str]:
@@ -43,6 +44,39 @@ async def test_one_step_of_all_work_in_a_turn_of_the_loop() -> None:
     turns = [turn.split() for turn in " ".join(log).split("|")]
     assert max(len(turn) for turn in turns) == 1
     assert sorted(entry for turn in turns for entry in turn) == sorted(f"{n}{i}" for n in "ab" for i in range(10))
+
+
+@pytest.mark.parametrize(("step", "at_most"), [(one_step, 1), (small_step, SMALL_STEPS)])
+async def test_what_cannot_be_cut_takes_turns(
+    step: Callable[[], AbstractAsyncContextManager[None]], at_most: int
+) -> None:
+    log: list[str] = []
+
+    async def work() -> None:
+        async with step():
+            log.append("x")
+
+    instrument = Turns(log)
+    trio.lowlevel.add_instrument(instrument)
+    async with trio.open_nursery() as nursery:
+        for _ in range(20):
+            nursery.start_soon(work)
+    trio.lowlevel.remove_instrument(instrument)
+    turns = "".join(log).split("|")
+    assert "".join(turns) == "x" * 20
+    assert max(map(len, turns)) == at_most
+
+
+async def test_many_single_steps_leave_no_garbage_behind() -> None:
+    left = weakref.ref(Cycle())
+    gc.disable()
+    try:
+        for _ in range(CLEAN_EVERY):
+            async with small_step():
+                pass
+    finally:
+        gc.enable()
+    assert left() is None
 
 
 async def test_several_yields_share_a_step_while_there_is_time(autojump_clock: trio.testing.MockClock) -> None:
