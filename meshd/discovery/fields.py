@@ -153,3 +153,17 @@ def map_entry(data: bytes) -> tuple[str, str]:
         elif number == 2:
             value = text(part)
     return key, value
+
+
+def short_map_entry(data: bytes) -> tuple[str, str] | None:
+    """An entry as almost all are: key and value, each once, in this order and shorter than 128 bytes. None: another.
+
+    A proxy that comes back has thousands of them.
+    """
+    size = len(data)
+    if size < 4 or data[0] != 0x0A:
+        return None
+    middle = 2 + data[1]
+    if middle + 2 > size or data[middle] != 0x12 or data[middle + 1] != size - middle - 2 or size - middle - 2 >= 0x80:
+        return None
+    return (data[2:middle].decode(), data[middle + 2 :].decode()) if middle < 0x82 else None

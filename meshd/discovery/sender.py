@@ -2,7 +2,9 @@
 
 import enum
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Protocol
 
@@ -37,8 +39,14 @@ class Waiting:
     since: float
 
 
+_name = itemgetter(0)
+
 Flight = dict[str, tuple[str | None, str | None]]
 """The names in an unanswered response, with the version the other end had before and the one sent; None: absent."""
+
+
+MANY = 1000
+"""All names of a type, where nobody counts them."""
 
 
 @dataclass(slots=True)
@@ -58,6 +66,8 @@ class _Subscription:
     asked: set[str] = field(default_factory=set)
     # A response is owed even if it is empty: the first one, and after the wildcard was asked for anew.
     owed: bool = False
+    # Whether names and versions are the objects that the resources have, as soon as there are resources.
+    is_shared: bool = False
     rejection: Rejection | None = None
     isolation: Isolation = field(default_factory=Isolation)
 
@@ -68,6 +78,11 @@ class _Subscription:
     def has_work(self) -> bool:
         """Whether a response may be due."""
         return bool(self.dirty or self.asked or self.owed or self.everything or self.isolation.trials)
+
+    @property
+    def news(self) -> int:
+        """About how many names the next response may be about, if one may be due."""
+        return max(1, len(self.dirty) + len(self.asked), MANY * self.everything)
 
     def forget(self, name: str) -> None:
         """It is asked for no more."""
@@ -141,14 +156,14 @@ class Sender:
         return answer
 
     def _open(self, request: DeltaRequest) -> _Subscription:
-        names = self._shared(request.type_url, set(request.subscribe) - {WILDCARD})
+        names = set(request.subscribe) - {WILDCARD}
         # A first request without names is the legacy wildcard (xDS protocol, "wildcard").
         wildcard = not request.subscribe or WILDCARD in request.subscribe
-        held = dict(request.initial_versions)
+        held = request.initial_versions
         return _Subscription(
             wildcard=wildcard,
             names=names,
-            sent=held if wildcard else {name: version for name, version in held.items() if name in names},
+            sent=dict(held) if wildcard else {name: version for name, version in held.items() if name in names},
             # Only what it holds already need not be answered by name.
             asked=names - held.keys(),
             dirty=set(held) | names,
@@ -160,6 +175,17 @@ class Sender:
         """The names as the resources spell them: a thousand streams need not each hold a copy of every name."""
         get = self._resources.get
         return {name if (entry := get(type_url, name)) is None else entry.name for name in names}
+
+    def _known(self, type_url: str, versions: Mapping[str, str]) -> dict[str, str]:
+        """The same, with the names and versions of the resources themselves where they are equal; see ``_shared``."""
+        found = {}
+        for name, version in versions.items():
+            entry = self._resources.get(type_url, name)
+            if entry is not None and entry.version == version:
+                found[entry.name] = entry.version
+            else:
+                found[name] = version
+        return found
 
     def _answer(self, subscription: _Subscription, request: DeltaRequest) -> Answer:
         waiting = subscription.waiting
@@ -214,14 +240,24 @@ class Sender:
     def changed(self, type_url: str, names: Iterable[str]) -> None:
         """These resources were added, changed or removed since they were last looked at. Extra names do no harm."""
         subscription = self._types.get(type_url)
-        if subscription is not None:
-            subscription.dirty.update(name for name in names if subscription.wants(name) or name in subscription.sent)
+        if subscription is None:
+            return
+        known = names if isinstance(names, AbstractSet) else frozenset(names)
+        if subscription.wildcard:
+            subscription.dirty |= known
+        else:
+            subscription.dirty |= (known & subscription.names) | (known & subscription.sent.keys())
 
     def again(self, type_url: str, names: Iterable[str]) -> None:
         """Send these once more although they are unchanged, as far as they are asked for."""
         subscription = self._types.get(type_url)
         if subscription is not None:
             subscription.asked.update(name for name in names if name in subscription.sent)
+
+    @property
+    def news(self) -> int:
+        """About how many names the next ``poll`` looks at; 0 is certain."""
+        return max((s.news for s in self._types.values() if s.waiting is None and s.has_work), default=0)
 
     def poll(self, now: float, types: Sequence[str] | None = None, late: Collection[str] = ()) -> DeltaResponse | None:
         """The next response to send, or None.
@@ -279,11 +315,15 @@ class Sender:
         while subscription.isolation.trials:
             draft = _Draft()
             for name in subscription.isolation.trials.pop(0):
-                self._add(type_url, subscription, name, draft, asked=False)
+                self._add(subscription, name, self._wanted(type_url, subscription, name), draft, asked=False)
             if draft.flight:
                 return draft
         if not subscription.has_work:
             return None
+        if not subscription.is_shared:
+            subscription.is_shared = True
+            subscription.names = self._shared(type_url, subscription.names)
+            subscription.sent = self._known(type_url, subscription.sent)
         candidates = subscription.dirty | subscription.asked
         if subscription.everything:
             candidates.update(self._resources.names(type_url))
@@ -292,21 +332,42 @@ class Sender:
         owed, subscription.owed, subscription.everything = subscription.owed, False, False
         subscription.dirty = set()
         draft = _Draft()
-        for name in sorted(candidates):
+        for name, entry in self._news(type_url, subscription, candidates, asked):
             if self._limit_bytes and draft.size >= self._limit_bytes:
                 (subscription.asked if name in asked else subscription.dirty).add(name)
-            elif hold and name in subscription.sent and name not in asked and not self._has(type_url, name):
+            elif entry is None and hold and name not in asked and self._is_late(type_url, subscription, name):
                 subscription.dirty.add(name)
             else:
-                self._add(type_url, subscription, name, draft, asked=name in asked)
+                self._add(subscription, name, entry, draft, asked=name in asked)
         return draft if owed or draft.flight else None
 
     def _has(self, type_url: str, name: str) -> bool:
         return self._resources.get(type_url, name) is not None
 
-    def _add(self, type_url: str, subscription: _Subscription, name: str, draft: _Draft, *, asked: bool) -> None:
+    def _news(
+        self, type_url: str, subscription: _Subscription, candidates: set[str], asked: set[str]
+    ) -> list[tuple[str, Entry | None]]:
+        """What there may be something to say of, by name: of a thousand that are looked at, often one."""
+        get, sent = self._resources.get, subscription.sent
+        wildcard, names, refused = subscription.wildcard, subscription.names, subscription.isolation.refused
+        found = []
+        for name in candidates:
+            entry = get(type_url, name) if wildcard or name in names else None
+            if entry is None or sent.get(name) != entry.version or name in asked or refused:
+                found.append((name, entry))
+        found.sort(key=_name)
+        return found
+
+    def _wanted(self, type_url: str, subscription: _Subscription, name: str) -> Entry | None:
+        """What the other end is to have under a name."""
+        return self._resources.get(type_url, name) if subscription.wants(name) else None
+
+    def _is_late(self, type_url: str, subscription: _Subscription, name: str) -> bool:
+        """Whether the other end has what does not exist any more."""
+        return name in subscription.sent and not self._has(type_url, name)
+
+    def _add(self, subscription: _Subscription, name: str, entry: Entry | None, draft: _Draft, *, asked: bool) -> None:
         """Put what is to be said of a name into the draft: the resource, that there is none, or nothing."""
-        entry = self._resources.get(type_url, name) if subscription.wants(name) else None
         before = subscription.sent.get(name)
         refused = subscription.isolation.refused
         if entry is None:

@@ -48,6 +48,11 @@ def decode_request(data: bytes) -> StateRequest:
 
 def encode_response(response: StateResponse) -> bytes:
     """A ``DiscoveryResponse``; the resources' bodies are joined as they are."""
+    return b"".join(response_parts(response))
+
+
+def response_parts(response: StateResponse) -> list[bytes]:
+    """The same in parts, as ``wire.response_parts``."""
     parts = [string_field(1, response.version)]
     for entry in response.resources:
         parts += (RESOURCE_KEY, varint(len(entry.body)), entry.body)
@@ -55,7 +60,7 @@ def encode_response(response: StateResponse) -> bytes:
     parts.append(string_field(5, response.nonce))
     if response.control_plane:
         parts.append(bytes_field(6, string_field(1, response.control_plane)))
-    return b"".join(parts)
+    return parts
 
 
 def decode_response(data: bytes) -> StateResponse:

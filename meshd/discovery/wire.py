@@ -16,6 +16,7 @@ from meshd.discovery.fields import (
     fields,
     map_entry,
     map_field,
+    short_map_entry,
     signed,
     string_field,
     submessages,
@@ -81,7 +82,7 @@ def decode_request(data: bytes) -> DeltaRequest:
             case 4:
                 unsubscribe.append(text(part))
             case 5:
-                name, version = map_entry(part)
+                name, version = short_map_entry(part) or map_entry(part)
                 versions[name] = version
             case 6:
                 nonce = text(part)
@@ -92,6 +93,11 @@ def decode_request(data: bytes) -> DeltaRequest:
 
 def encode_response(response: DeltaResponse) -> bytes:
     """A ``DeltaDiscoveryResponse``; the resources' bodies are joined as they are."""
+    return b"".join(response_parts(response))
+
+
+def response_parts(response: DeltaResponse) -> list[bytes]:
+    """The same in parts, most of which many streams share: what waits to be sent to them takes no room then."""
     parts: list[bytes] = []
     for entry in response.resources:
         head, tail = entry.frame or _frame(entry)
@@ -101,7 +107,7 @@ def encode_response(response: DeltaResponse) -> bytes:
     parts += [bytes_field(6, name.encode()) for name in response.removed]
     if response.control_plane:
         parts.append(bytes_field(7, string_field(1, response.control_plane)))
-    return b"".join(parts)
+    return parts
 
 
 def _frame(entry: Entry) -> tuple[bytes, bytes]:

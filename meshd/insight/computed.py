@@ -6,6 +6,7 @@ Source: Kuma ``pkg/insights/resyncer.go``, ``pkg/core/resources/apis/mesh/datapl
 import enum
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import cast
 
 from meshd.kinds import mesh_insight, service_insight
@@ -14,6 +15,7 @@ from meshd.kinds.external_service import ExternalService
 from meshd.kinds.proxy_insights import DataplaneInsight
 from meshd.model import labels as label
 from meshd.model.resource import Resource
+from meshd.model.steps import Steps
 
 
 class Health(enum.Enum):
@@ -62,6 +64,10 @@ def read(dataplane: Resource, insight: DataplaneInsight | None) -> Proxy:
     return Proxy(spec, insight, services, up, zone or dataplane.labels.get(label.ZONE, ""), health)
 
 
+STEP = 10
+"""Proxies or services that are looked at in one go; each takes some microseconds."""
+
+
 def join(dataplanes: Iterable[Resource], insights: Iterable[Resource]) -> tuple[Proxy, ...]:
     """Every Dataplane with its insight, which has the same mesh and name."""
     found = {(i.key.mesh, i.key.name): cast("DataplaneInsight", i.spec) for i in insights}
@@ -93,14 +99,16 @@ def compute_mesh_insight(
     external_services: Sequence[Resource],
     policies: Mapping[str, int],
     resources: Mapping[str, int],
-) -> mesh_insight.MeshInsight:
+) -> Steps[mesh_insight.MeshInsight]:
     """The counts of one mesh. ``policies`` and ``resources`` are how many of each kind it has; zeros are left out."""
     everything, standard, gateway, builtin, delegated = (Count() for _ in range(5))
     kuma_dp: dict[str, Count] = {}
     envoy: dict[str, Count] = {}
     issued: dict[str, Count] = {}
     supported: dict[str, Count] = {}
-    for proxy in proxies:
+    for number, proxy in enumerate(proxies):
+        if number % STEP == 0:
+            yield
         health = proxy.health
         everything.add(health)
         kind = proxy.spec.networking.gateway
@@ -139,14 +147,27 @@ def compute_mesh_insight(
 
 
 def compute_service_insight(
-    proxies: Sequence[Proxy], external_services: Sequence[Resource], domain: str, port: int
-) -> service_insight.ServiceInsight:
-    """Every service of a mesh with how many of its Dataplanes are up, and where. ``domain`` and ``port`` are DNS's."""
+    proxies: Sequence[Proxy],
+    external_services: Sequence[Resource],
+    domain: str,
+    port: int,
+    before: Mapping[str, service_insight.Service] = MappingProxyType({}),
+) -> Steps[service_insight.ServiceInsight]:
+    """Every service of a mesh with how many of its Dataplanes are up, and where. ``domain`` and ``port`` are DNS's.
+
+    Services that are as they were ``before`` are the same objects.
+    """
     members: dict[str, list[Proxy]] = {}
     for proxy in proxies:
         for service in proxy.services:
             members.setdefault(service, []).append(proxy)
-    services = {name: _service(name, members[name], f"{name}.{domain}:{port}") for name in members}
+    yield
+    services: dict[str, service_insight.Service] = {}
+    for number, name in enumerate(members):
+        if number % STEP == 0:
+            yield
+        found = _service(name, members[name], f"{name}.{domain}:{port}")
+        services[name] = before[name] if before.get(name) == found else found
     for resource in external_services:
         spec = cast("ExternalService", resource.spec)
         if spec.service and spec.service not in services:

@@ -4,15 +4,20 @@ import logging
 import random
 from collections.abc import Callable, Iterable
 from time import perf_counter
+from typing import cast
 
 import trio
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from meshd.insight.computed import compute_mesh_insight, compute_service_insight, join
+from meshd.insight.computed import STEP, Proxy, compute_mesh_insight, compute_service_insight, read
+from meshd.kinds.proxy_insights import DataplaneInsight
+from meshd.kinds.service_insight import ServiceInsight
 from meshd.model.errors import ConflictError, NotFoundError, UnavailableError
 from meshd.model.registry import Registry
 from meshd.model.resource import Resource, ResourceKey, Spec
 from meshd.model.resource_type import Scope
+from meshd.model.steps import Steps
+from meshd.runtime.steps import in_steps
 from meshd.runtime.supervisor import retrying
 from meshd.store.store import Create, Store, Update
 
@@ -47,6 +52,7 @@ class InsightKeeper:
         self._port = port
         self._rng = rng
         self._clock = clock
+        self._known: dict[str, dict[str, tuple[Resource, Resource | None, Proxy]]] = {}
         self._counted = tuple(t for t in registry if t.scope is Scope.MESH and not t.read_only and not t.admin_only)
         self._watched = ("Mesh", "DataplaneInsight", *(t.kind for t in self._counted))
         self._writes = Counter("meshd_insight_writes_total", "Insights that changed.", ["kind"], registry=metrics)
@@ -76,9 +82,10 @@ class InsightKeeper:
         """
         for mesh in sorted(meshes):
             if self._store.get(ResourceKey("Mesh", "", mesh)) is None:
+                self._known.pop(mesh, None)
                 continue
             began = self._clock()
-            edits = self._edits(mesh)
+            edits = await in_steps(self._edits(mesh))
             self._seconds.observe(self._clock() - began)
             if edits:
                 await self._store.write(edits)
@@ -87,18 +94,19 @@ class InsightKeeper:
             else:
                 await trio.lowlevel.checkpoint()
 
-    def _edits(self, mesh: str) -> list[Create | Update]:
-        proxies = join(self._store.list("Dataplane", mesh), self._store.list("DataplaneInsight", mesh))
+    def _edits(self, mesh: str) -> Steps[list[Create | Update]]:
+        proxies = yield from self._read(mesh)
         external = self._store.list("ExternalService", mesh)
         counts = {t.kind: len(self._store.list(t.kind, mesh)) for t in self._counted}
         policies = {t.kind: counts[t.kind] for t in self._counted if t.is_policy}
-        wanted: list[tuple[ResourceKey, Spec]] = [
-            (ResourceKey("MeshInsight", "", mesh), compute_mesh_insight(proxies, external, policies, counts)),
-            (
-                ResourceKey("ServiceInsight", mesh, service_insight_name(mesh)),
-                compute_service_insight(proxies, external, self._domain, self._port),
-            ),
-        ]
+        yield
+        mesh_key = ResourceKey("MeshInsight", "", mesh)
+        services_key = ResourceKey("ServiceInsight", mesh, service_insight_name(mesh))
+        stored_services = self._store.get(services_key)
+        before = cast("ServiceInsight", stored_services.spec).services if stored_services is not None else {}
+        counted = yield from compute_mesh_insight(proxies, external, policies, counts)
+        services = yield from compute_service_insight(proxies, external, self._domain, self._port, before)
+        wanted: list[tuple[ResourceKey, Spec]] = [(mesh_key, counted), (services_key, services)]
         edits: list[Create | Update] = []
         for key, spec in wanted:
             stored = self._store.get(key)
@@ -107,6 +115,23 @@ class InsightKeeper:
             elif stored.spec != spec:
                 edits.append(Update(_with_spec(stored, spec)))
         return edits
+
+    def _read(self, mesh: str) -> Steps[list[Proxy]]:
+        """Every Dataplane of a mesh with its insight; those that are as they were at the last call are kept."""
+        insights = {i.key.name: i for i in self._store.list("DataplaneInsight", mesh)}
+        before = self._known.get(mesh, {})
+        known: dict[str, tuple[Resource, Resource | None, Proxy]] = {}
+        for number, dataplane in enumerate(self._store.list("Dataplane", mesh)):
+            if number % STEP == 0:
+                yield
+            name = dataplane.key.name
+            insight, seen = insights.get(name), before.get(name)
+            if seen is None or seen[0] is not dataplane or seen[1] is not insight:
+                spec = cast("DataplaneInsight", insight.spec) if insight is not None else None
+                seen = (dataplane, insight, read(dataplane, spec))
+            known[name] = seen
+        self._known[mesh] = known
+        return [proxy for _, _, proxy in known.values()]
 
 
 def _with_spec(stored: Resource, spec: Spec) -> Resource:

@@ -39,7 +39,7 @@ FLUSH_S = 10.0
 """Counts of a stream that is open are at most so old (Kuma's interval); that it opened or closed is said at once."""
 GATHER_S = 0.1
 """What is to be said at once is gathered for so long: proxies come and go in crowds."""
-BATCH = 100
+BATCH = 25
 """Insights that are written in one transaction."""
 
 GOODBYE_S = 2.0

@@ -87,6 +87,27 @@ def message_class(type_url: str) -> Any:
     return found
 
 
+USUAL = tuple(
+    PREFIX + name
+    for name in (
+        "envoy.config.cluster.v3.Cluster",
+        "envoy.config.endpoint.v3.ClusterLoadAssignment",
+        "envoy.config.listener.v3.Listener",
+        "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy",
+        "envoy.extensions.transport_sockets.tls.v3.Secret",
+    )
+)
+"""What every proxy has."""
+
+
+@cache
+def load_schema() -> None:
+    """Import the classes of what is ``USUAL``, which takes most of a second: do it where nobody waits, in a thread."""
+    for type_url in USUAL:
+        _plan(message_class(type_url))
+
+
 Write = Callable[[Any, str], bytes]
 """(value, place in the document) -> the field's value as on the wire: length-prefixed where that applies."""
 

@@ -28,7 +28,7 @@ from meshd.topology.view import MeshView
 from meshd.xds.abilities import Abilities
 from meshd.xds.admin import admin
 from meshd.xds.difference import Difference, difference
-from meshd.xds.encode import SchemaError
+from meshd.xds.encode import SchemaError, load_schema
 from meshd.xds.hosts import Hosts
 from meshd.xds.matched import Shapers
 from meshd.xds.outbound import Settings
@@ -153,6 +153,8 @@ class XdsKeeper:
                 with trio.move_on_at(min(self._retire_at, self._show_at)):
                     await self._wake.wait()
                 self._wake = trio.Event()
+                if self._proxies and not load_schema.cache_info().currsize:
+                    await trio.to_thread.run_sync(load_schema)
                 self._retire()
                 gone = await in_steps(self._round(nursery))
                 for host in self._hosts.asked - self._looked_up:

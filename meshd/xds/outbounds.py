@@ -94,7 +94,7 @@ class OutboundLayer:
                 rendered.append(listener)
                 fresh |= self._use(wanted, needed)
             yield
-        # Clusters first: a listener must find them.
+        complete: list[str] = []
         for key in sorted(k for k in self._uses if changed is None or k in fresh or k[0] in changed):
             name = service_cluster(*key)
             try:
@@ -103,13 +103,13 @@ class OutboundLayer:
                 self.failed[name] = str(error)
             else:
                 self.failed.pop(name, None)
-                self.layer.put(made)
+                rendered += made
                 if len(made) == 1:  # it has its endpoints in itself now
-                    self.layer.remove(ENDPOINTS, [name])
+                    complete.append(name)
             yield
-        for listener in rendered:  # one by one: all feeds are told of each
-            self.layer.put((listener,))
-            yield
+        # All together: proxies hear of one change, not of each resource that it touches.
+        yield from self.layer.spread(rendered)
+        self.layer.remove(ENDPOINTS, complete)
         self.is_rendered = True
 
     def retire(self) -> None:

@@ -2,10 +2,12 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from meshd.discovery.messages import Entry
 from meshd.discovery.wire import any_bytes
+from meshd.model.steps import Steps
 from meshd.xds.encode import PREFIX, Document, encode
 
 CLUSTER = PREFIX + "envoy.config.cluster.v3.Cluster"
@@ -19,6 +21,8 @@ ORDER = (CLUSTER, ENDPOINTS, SECRET, LISTENER, ROUTES, RUNTIME)
 """What is sent first: a listener must find its clusters (xDS protocol, "eventual consistency considerations")."""
 WILDCARD = frozenset({CLUSTER, LISTENER})
 """Types that a proxy asks for all of; of the others it names what its clusters and listeners refer to."""
+
+FEEDS_AT_A_TIME = 8
 
 _NAME = {ENDPOINTS: "clusterName"}
 
@@ -63,33 +67,49 @@ class Layer:
         self._entries: Entries = {}
         self._feeds: set[ProxyFeed] = set()
 
+    def of(self, type_url: str) -> dict[str, Entry]:
+        """Those of one type by name; always the same dict, to be read only."""
+        return self._entries.setdefault(type_url, {})
+
     def get(self, type_url: str, name: str) -> Entry | None:
         """The newest of that name."""
-        return self._entries.get(type_url, {}).get(name)
+        return self.of(type_url).get(name)
 
     def names(self, type_url: str) -> Iterable[str]:
         """All names of a type."""
-        return self._entries.get(type_url, {}).keys()
+        return self.of(type_url).keys()
 
     def items(self) -> Iterator[tuple[str, Entry]]:
         """Everything, with its type."""
         return ((type_url, entry) for type_url, entries in self._entries.items() for entry in entries.values())
 
     def put(self, resources: Iterable[XdsResource]) -> None:
-        """Add or change resources; those that are as they were cost nothing."""
+        """Add or change resources; those that are as they were cost nothing. Feeds hear of all of it at once."""
+        self._tell(self._put(resources))
+
+    def spread(self, resources: Iterable[XdsResource]) -> Steps[None]:
+        """The same in steps: what a thousand readers do when they hear of it is not to be in one turn of the loop."""
+        changed = self._put(resources)
+        for number, feed in enumerate(list(self._feeds) if changed else ()):
+            feed.mark(changed)
+            if number % FEEDS_AT_A_TIME == FEEDS_AT_A_TIME - 1:
+                yield
+
+    def _put(self, resources: Iterable[XdsResource]) -> "Changes":
+        changed: dict[str, set[str]] = {}
         for item in resources:
-            entries = self._entries.setdefault(item.type_url, {})
+            entries = self.of(item.type_url)
             before = entries.get(item.name)
             if before is None or before.version != item.entry.version:
                 entries[item.name] = item.entry
-                self._tell(item.type_url, item.name)
+                changed.setdefault(item.type_url, set()).add(item.name)
+        return changed
 
     def remove(self, type_url: str, names: Iterable[str]) -> None:
         """Take resources away."""
-        entries = self._entries.get(type_url, {})
-        for name in names:
-            if entries.pop(name, None) is not None:
-                self._tell(type_url, name)
+        entries = self.of(type_url)
+        gone = {name for name in names if entries.pop(name, None) is not None}
+        self._tell({type_url: gone} if gone else {})
 
     def replace(self, resources: Iterable[XdsResource]) -> None:
         """Have exactly these."""
@@ -117,9 +137,17 @@ class Layer:
         """Tell ``feed`` nothing more."""
         self._feeds.discard(feed)
 
-    def _tell(self, type_url: str, name: str) -> None:
-        for feed in self._feeds:
-            feed.mark(type_url, name)
+    def everything(self) -> "Changes":
+        """All that there is, as if it had just come."""
+        return {type_url: frozenset(entries) for type_url, entries in self._entries.items() if entries}
+
+    def _tell(self, changed: "Changes") -> None:
+        for feed in self._feeds if changed else ():
+            feed.mark(changed)
+
+
+Changes = Mapping[str, AbstractSet[str]]
+"""Names by type. Shared by all whom it concerns, so never changed."""
 
 
 def nothing() -> None:
@@ -137,37 +165,46 @@ class ProxyFeed:
     layers: tuple[Layer, ...] = ()
     wake: Callable[[], None] = nothing
     ready: bool = False
-    _dirty: dict[str, set[str]] = field(default_factory=dict)
+    _changes: list[Changes] = field(default_factory=list)
+    _by_type: dict[str, tuple[dict[str, Entry], ...]] = field(default_factory=dict)
+    """For each type that was asked for, that of each layer."""
 
     def get(self, type_url: str, name: str) -> Entry | None:
         """See ``discovery.Resources``."""
-        for layer in self.layers:
-            entry = layer.get(type_url, name)
-            if entry is not None:
-                return entry
+        found = self._by_type.get(type_url)
+        for entries in found if found is not None else self._of(type_url):
+            if name in entries:
+                return entries[name]
         return None
 
     def names(self, type_url: str) -> Iterable[str]:
         """See ``discovery.Resources``."""
-        first, *others = self.layers or (Layer(),)
-        found = first.names(type_url)
-        for layer in others:
-            found = [*found, *layer.names(type_url)]
+        return [name for entries in self._of(type_url) for name in entries]
+
+    def _of(self, type_url: str) -> tuple[dict[str, Entry], ...]:
+        found = self._by_type[type_url] = tuple(layer.of(type_url) for layer in self.layers)
         return found
 
-    def take(self) -> Mapping[str, set[str]]:
+    def take(self) -> Changes:
         """The names that changed since the last call, by type."""
-        dirty, self._dirty = self._dirty, {}
-        return dirty
+        changes, self._changes = self._changes, []
+        if len(changes) == 1:
+            return changes[0]
+        merged: dict[str, set[str]] = {}
+        for change in changes:
+            for type_url, names in change.items():
+                merged.setdefault(type_url, set()).update(names)
+        return merged
 
-    def mark(self, type_url: str, name: str) -> None:
-        """Something of that name changed."""
-        self._dirty.setdefault(type_url, set()).add(name)
+    def mark(self, changes: Changes) -> None:
+        """All of this changed."""
+        self._changes.append(changes)
         self.wake()
 
     def show(self, layers: tuple[Layer, ...], *, same: bool = False) -> None:
         """Have what these layers have, from now on; ``same``: it is what the ones before have."""
         before, self.layers = self.layers, layers
+        self._by_type = {}
         for layer in before:
             if layer not in layers:
                 layer.leave(self)
@@ -178,8 +215,8 @@ class ProxyFeed:
             if [layer for layer in before if layer in layers] != [layer for layer in layers if layer in before]:
                 changed = {*before, *layers}  # of a name that several have, another's counts now
             for layer in changed:
-                for type_url, entry in layer.items():
-                    self.mark(type_url, entry.name)
+                if changes := layer.everything():
+                    self.mark(changes)
         if not self.ready:
             self.ready = True
             self.wake()
@@ -188,4 +225,4 @@ class ProxyFeed:
         """Be told nothing more."""
         for layer in self.layers:
             layer.leave(self)
-        self.layers = ()
+        self.layers, self._by_type = (), {}

@@ -245,8 +245,12 @@ class XdsServer:
             )
             log.info("%s is connected from %s, %s", metadata.key, stream.peer, form.name)
             self._insights.open(record)
+            serving = live.session.run(request)
+            del (
+                request
+            )  # who comes back tells the version of all that it has; it need not be kept as long as the stream
             try:
-                await live.session.run(request)
+                await serving
             finally:
                 self._keeper.detach(feed)
                 self._insights.close(record)

@@ -23,6 +23,7 @@ from meshd.discovery import (
 )
 from meshd.insight.streams import Stream
 from meshd.model.errors import PeerError, UnavailableError
+from meshd.runtime.steps import one_step, small_step
 from meshd.xds.metrics import OTHER, SHORT, Metrics
 from meshd.xds.nacks import blame, violations
 from meshd.xds.resources import CLUSTER, ENDPOINTS, LISTENER, ORDER, ROUTES, WILDCARD, ProxyFeed
@@ -34,6 +35,10 @@ MAX_TYPES = 32
 MAX_TYPE_URL = 256
 MAX_NAMES = 100_000
 """Names that one stream may make us remember, over all types."""
+LARGE_BYTES = 4096
+"""A request above that takes its turn: a proxy that comes back tells the version of every resource that it has."""
+FEW = 20
+"""A response that is about no more resources is a small step."""
 RESPONSE_BYTES = 3 * 1024 * 1024
 """A delta response is cut above so much: Envoy's Google gRPC client takes 4 MiB (``xdsGrpcMaxReceiveMessageBytes``)."""
 LATE = frozenset({CLUSTER, ENDPOINTS})
@@ -65,6 +70,10 @@ class Machine(Protocol):
     def changed(self, type_url: str, names: Iterable[str]) -> None:
         """These changed."""
 
+    @property
+    def news(self) -> int:
+        """About how many names the next ``poll`` looks at; 0 is certain."""
+
     def poll(self, now: float, types: Sequence[str], late: Collection[str]) -> Response | None:
         """The next response."""
 
@@ -82,7 +91,7 @@ class Form:
     name: str
     id_path: tuple[int, ...]
     decode: Callable[[bytes], Request]
-    encode: Callable[[Any], bytes]
+    encode: Callable[[Any], Sequence[bytes]]
     machine: Callable[[Resources, str], Machine]
 
 
@@ -90,7 +99,7 @@ DELTA = Form(
     "delta",
     (1, 1),
     wire.decode_request,
-    wire.encode_response,
+    wire.response_parts,
     lambda resources, instance: Sender(
         resources, instance, blame=blame, limit_bytes=RESPONSE_BYTES, renews=RENEWS, needs=NEEDS
     ),
@@ -99,7 +108,7 @@ STATE_OF_THE_WORLD = Form(
     "sotw",
     (2, 1),
     state_wire.decode_request,
-    state_wire.encode_response,
+    state_wire.response_parts,
     lambda resources, instance: StateOfTheWorld(
         resources, instance, whole=WILDCARD, blame=blame, renews=RENEWS, needs=NEEDS
     ),
@@ -109,8 +118,8 @@ STATE_OF_THE_WORLD = Form(
 class Pipe(Protocol):
     """The server's end of a call."""
 
-    async def send(self, message: bytes) -> None:
-        """Send one message."""
+    async def send_parts(self, parts: Sequence[bytes]) -> None:
+        """Send one message that comes in parts."""
 
     async def receive(self) -> bytes | None:
         """The next message, None after a clean end."""
@@ -156,6 +165,7 @@ class Session:
         self._machine = form.machine(feed, instance_id)
         self._order: tuple[str, ...] = ORDER
         self._work = trio.Event()
+        self._ready = trio.Event()
         self._logged: frozenset[tuple[str, str, str]] = frozenset()
 
     def accepted(self, type_url: str) -> Mapping[str, str]:
@@ -170,20 +180,29 @@ class Session:
             UnavailableError, RpcError: the call ended.
         """
         self._feed.wake = self._wake
+        self._wake()
         self._take(first)
+        del first
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read)
             nursery.start_soon(self._write)
 
     def _wake(self) -> None:
         self._work.set()
+        if self._feed.ready:
+            self._ready.set()
 
     async def _read(self) -> None:
         while True:
             data = await self._pipe.receive()
             if data is None:
                 raise UnavailableError("the proxy ended its side of the stream")
-            self._take(decoded(self._form, data))
+            if len(data) < LARGE_BYTES:
+                self._take(decoded(self._form, data))
+                continue
+            await self._ready.wait()  # as it is decoded it takes ten times the room, before it is seen to be known
+            async with one_step():
+                self._take(decoded(self._form, data))
 
     def _take(self, request: Request) -> None:
         self._check(request)
@@ -245,21 +264,31 @@ class Session:
         self._logged = now
         self._record.refused = violations(refusals)
 
-    def _due(self) -> Response | None:
-        """The next response to what the feed has now: while one is sent, others may change."""
-        for type_url, names in self._feed.take().items():
-            self._machine.changed(type_url, names)
-        return self._machine.poll(trio.current_time(), self._order, LATE)
-
     async def _write(self) -> None:
         while True:
             await self._work.wait()
             self._work = trio.Event()
             if not self._feed.ready:
                 continue  # not rendered yet: that is not the same as having nothing
-            while (response := self._due()) is not None:
-                short = SHORT.get(response.type_url, OTHER)
-                self._record.count(short).sent += 1
-                self._metrics.responses.labels(short, "sent").inc()
-                self._metrics.resources.labels(short).inc(len(response.resources))
-                await self._pipe.send(self._form.encode(response))
+            while (response := await self._next()) is not None:
+                await self._pipe.send_parts(response)
+
+    async def _next(self) -> Sequence[bytes] | None:
+        """The next response to what the feed has now, encoded.
+
+        A change concerns a thousand streams at once: they take turns.
+        """
+        for type_url, names in self._feed.take().items():
+            self._machine.changed(type_url, names)
+        news = self._machine.news
+        if not news:
+            return None
+        async with one_step() if news > FEW else small_step():
+            response = self._machine.poll(trio.current_time(), self._order, LATE)
+            if response is None:
+                return None
+            short = SHORT.get(response.type_url, OTHER)
+            self._record.count(short).sent += 1
+            self._metrics.responses.labels(short, "sent").inc()
+            self._metrics.resources.labels(short).inc(len(response.resources))
+            return self._form.encode(response)

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def bench(name: str, *arguments: str) -> list[str]:
     """The lines that a bench prints."""
     command = [sys.executable, "-m", f"tests.bench.{name}", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=180)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:] + done.stdout[-3000:]
     return done.stdout.splitlines()
 
@@ -67,3 +67,18 @@ def test_loop():
     )
     phases = [line.split("|")[2].strip() for line in lines if line.startswith("| dns thread")]
     assert phases == ["idle", "50/s", "200/s", "1,000/s", "all it can"]
+
+
+def test_xds():
+    lines = bench("xds", "--proxies", "20", "--services", "20", "--changes", "2", "--idle", "1")
+    for phase in ("first configuration", "one new service", "one MeshTimeout for all", "all come back"):
+        figures = dict(cell.rsplit(" ", 1) for cell in " ".join(row(lines, f"{phase}  ")).split(", "))
+        assert 0 < float(figures["half s"]) <= float(figures["all s"])
+        assert float(figures["messages"]) >= 20
+        assert float(figures["RSS MB"]) > 0
+        if phase == "one new service":
+            assert float(figures["resources"]) == 60  # cluster, endpoints, listener
+        if phase == "all come back":
+            assert float(figures["resources"]) == 0  # they have all of it
+    moves = dict(cell.rsplit(" ", 1) for cell in " ".join(row(lines, "one endpoint moves")).split(", "))
+    assert 0 < float(moves["p50 ms"]) <= float(moves["p99 ms"])

@@ -12,6 +12,7 @@ from meshd.discovery.fields import (
     map_field,
     peek,
     read_varint,
+    short_map_entry,
     varint,
     varint_field,
 )
@@ -74,3 +75,21 @@ def test_looking_into_any_bytes_fails_by_a_value_error_only(data: bytes, path: l
 
 def test_only_the_first_fields_are_looked_at() -> None:
     assert peek(varint_field(5, 1) * 20 + bytes_field(1, b"id"), (1,)) == b""
+
+
+@given(st.text(max_size=200), st.text(max_size=200))
+def test_a_short_map_entry_is_read_as_any(key: str, value: str) -> None:
+    entry = bytes_field(1, key.encode()) + bytes_field(2, value.encode())
+    is_short = len(key.encode()) < 0x80 and len(value.encode()) < 0x80
+    assert short_map_entry(entry) == (map_entry(entry) if is_short else None)
+
+
+@given(st.binary(max_size=12) | st.lists(st.sampled_from([b"\x0a", b"\x12", b"\x01", b"\x00", b"k"])).map(b"".join))
+def test_what_is_taken_for_a_short_map_entry_is_one(data: bytes) -> None:
+    try:
+        found = short_map_entry(data)
+    except UnicodeDecodeError:
+        with pytest.raises(UnicodeDecodeError):
+            map_entry(data)
+    else:
+        assert found is None or found == map_entry(data)

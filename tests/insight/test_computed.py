@@ -4,6 +4,7 @@ from meshd.kinds.external_service import ExternalService
 from meshd.kinds.proxy_insights import DataplaneInsight, DiscoverySubscription, KumaDpVersion, Mtls, Version
 from meshd.kinds.service_insight import ServiceType, Status
 from meshd.model.resource import Resource, ResourceKey
+from meshd.model.steps import finished
 from tests.rest.support import NOW
 
 OPEN = DiscoverySubscription(id="1", connect_time=NOW, version=Version(kuma_dp=KumaDpVersion(version="1.0")))
@@ -64,8 +65,10 @@ def test_mesh_insight_counts_proxies_services_policies_and_certificates():
         [dataplane("a", "x"), dataplane("b", "x", "y"), gateway("g"), gateway("h", GatewayType.BUILTIN)],
         [insight("a", OPEN, backend="ca-1"), insight("g", OPEN, backend="ca-1"), insight("b", CLOSED, backend="ca-0")],
     )
-    found = compute_mesh_insight(
-        proxies, [external("e", "db")], {"MeshTrafficPermission": 2}, {"Dataplane": 4, "ExternalService": 0}
+    found = finished(
+        compute_mesh_insight(
+            proxies, [external("e", "db")], {"MeshTrafficPermission": 2}, {"Dataplane": 4, "ExternalService": 0}
+        )
     )
     assert (found.dataplanes.total, found.dataplanes.online, found.dataplanes.offline) == (4, 2, 2)
     by_type = found.dataplanes_by_type
@@ -89,7 +92,7 @@ def test_service_insight_says_how_much_of_each_service_is_up_and_where():
         ],
         [insight("a", OPEN, backend="ca-1"), insight("d", OPEN), insight("g", OPEN)],
     )
-    found = compute_service_insight(proxies, [external("e", "db"), external("f", "x")], "mesh", 80).services
+    found = finished(compute_service_insight(proxies, [external("e", "db"), external("f", "x")], "mesh", 80)).services
     assert list(found) == ["db", "g", "w", "x", "y", "z"]
     assert {k: v.status for k, v in found.items()} == {
         "db": Status.NOT_AVAILABLE,
@@ -108,6 +111,6 @@ def test_service_insight_says_how_much_of_each_service_is_up_and_where():
 def test_the_same_resources_in_another_order_give_the_same_insight():
     dataplanes = [dataplane("a", "x"), dataplane("b", "y"), dataplane("c", "x")]
     insights = [insight("a", OPEN, backend="ca-1"), insight("c", OPEN, backend="ca-0")]
-    one = compute_service_insight(join(dataplanes, insights), [], "mesh", 80)
-    other = compute_service_insight(join(reversed(dataplanes), reversed(insights)), [], "mesh", 80)
+    one = finished(compute_service_insight(join(dataplanes, insights), [], "mesh", 80))
+    other = finished(compute_service_insight(join(reversed(dataplanes), reversed(insights)), [], "mesh", 80))
     assert one.model_dump_json() == other.model_dump_json()

@@ -20,11 +20,14 @@ from meshd.store.store import Delete, Put
 from meshd.topology.build import Topology
 from meshd.topology.vips import Book
 from meshd.xds.abilities import Abilities, Redirect
+from meshd.xds.encode import load_schema
 from meshd.xds.keeper import CERTIFIED_S, LOOK_UP_AGAIN_S, RETIRE_S, Outside, XdsKeeper
 from meshd.xds.resources import CLUSTER, ENDPOINTS, LISTENER, ORDER, SECRET
 from meshd.xds.shaping import Shaper
 from tests.topology import builders as b
 from tests.topology.views import settle
+
+load_schema()  # otherwise a thread does, and the virtual clock runs ahead of it
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 REDIRECTED = Abilities(redirect=Redirect(15006, 15001, ipv6=True))

@@ -191,3 +191,18 @@ def test_equal_bytes_of_two_types_are_two_versions():
 def test_what_envoy_does_not_have_is_refused():
     with pytest.raises(SchemaError, match="no field 'nam'"):
         resource(CLUSTER, {"name": "a", "nam": "b"})
+
+
+def test_all_readers_hear_of_what_is_spread_a_few_at_a_time():
+    layer, readers = Layer(), [Reader(ProxyFeed()) for _ in range(20)]
+    for reader in readers:
+        reader.feed.show((layer,))
+        reader.read()
+    woken = [sum(reader.woken for reader in readers) for _ in layer.spread([made("a"), made("b")])]
+    assert woken == [8, 16]
+    for reader in readers:
+        assert reader.woken == 1
+        reader.read()
+        assert reader.held == everything(reader.feed) == {(CLUSTER, "a"): "1", (CLUSTER, "b"): "1"}
+    assert list(layer.spread([made("a")])) == []
+    assert not any(reader.woken for reader in readers)

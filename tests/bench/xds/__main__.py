@@ -203,10 +203,8 @@ def main() -> None:
             opened = own_zone(directory, watched=options.watched)
         plane = stack.enter_context(opened)
         bench = Bench(plane, stack.enter_context(fleet(plane, options.proxies, options.processes)), options)
-        say(
-            f"{options.proxies} proxies, {options.services} services;"
-            f" load average {os.getloadavg()[0]:.1f} before; {pace()}"
-        )
+        say(f"{options.proxies} proxies, {options.services} services")
+        say(f"load average {os.getloadavg()[0]:.1f} before; {pace()}")
         bench.load()
         bench.run(options.phases)
         say(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores at the end; {pace()}")
