@@ -19,6 +19,9 @@ MAX_EJECTION_S = 5.0
 PROBE_S = 5.0
 """How long others wait for a probe that never told how it went."""
 
+Subset = tuple[tuple[str, str], ...]
+"""The tags of the instances that are meant; none: all of them."""
+
 MAX_OFFSET_STEPS = 256
 """Bounds how far in a wheel starts; more would not spread listeners any better."""
 
@@ -137,12 +140,13 @@ class Pick:
 class Balancer:
     """The wheels and ejections of one engine: holds the values above and replaces them; ``now`` is an argument.
 
-    Listeners have a wheel each, and share what is known of endpoints.
+    Listeners have a wheel for each service, and for each part of one that is asked for; they share what is known of
+    endpoints.
     """
 
     def __init__(self, offset: Callable[[], int]) -> None:
         self._offset = offset
-        self._wheels: dict[tuple[str, str, str], Wheel] = {}
+        self._wheels: dict[tuple[str, str, str, Subset], Wheel] = {}
         self.ejections: dict[Path, Ejection] = {}
 
     def next(self, listener: str, cluster: Cluster, tried: Collection[Path], now: float) -> Pick | None:
@@ -150,7 +154,7 @@ class Balancer:
         pool = candidates(cluster, self.ejections, tried, now)
         if not pool:
             return None
-        key = (listener, cluster.mesh, cluster.name)
+        key = (listener, cluster.mesh, cluster.name, cluster.subset)
         wheel = self._wheels.get(key)
         if wheel is None:
             wheel = started(cluster, self._offset())
@@ -191,4 +195,4 @@ class Balancer:
     def keep(self, paths: Collection[Path], listeners: Collection[tuple[str, str, str]]) -> None:
         """Forget all but these: the endpoints, and the (listener, mesh, service) triples, of the table in force."""
         self.ejections = {p: e for p, e in self.ejections.items() if p in paths}
-        self._wheels = {k: w for k, w in self._wheels.items() if k in listeners}
+        self._wheels = {k: w for k, w in self._wheels.items() if k[:3] in listeners}

@@ -28,6 +28,7 @@ from meshd.l4.table import (
 from meshd.model import labels as label
 from meshd.model.errors import Violation
 from meshd.model.resource import Resource
+from meshd.topology.subsets import narrowed
 from meshd.topology.view import Endpoint, MeshView, Reach, ServiceView
 
 MULTIPLEXED = frozenset({"http", "http2", "grpc"})
@@ -56,7 +57,7 @@ class Settings:
 
 def ingress_route(view: MeshView, service: ServiceView, settings: Settings) -> Cluster:
     """What a ZoneIngress does for one service: passes on."""
-    return Cluster(view.mesh_name, service.name, service.endpoints, timeouts=settings.ingress)
+    return Cluster(view.mesh_name, service.name, service.endpoints, timeouts=settings.ingress, groups=service.groups)
 
 
 def egress_route(
@@ -66,7 +67,7 @@ def egress_route(
     mesh = view.mesh_name
     outside = tuple(e for e in service.endpoints if e.reach is Reach.EXTERNAL)
     if not outside:
-        return Cluster(mesh, service.name, service.endpoints, timeouts=settings.egress)
+        return Cluster(mesh, service.name, service.endpoints, timeouts=settings.egress, groups=service.groups)
     tags = external_spec(service).tags if service.external is not None else outside[0].tags
     return ExternalRoute(
         IdentityKey(mesh, egress_owner(name), egress_uris(mesh)),
@@ -164,14 +165,15 @@ class DataplaneRenderer:
         )
 
     def destination(self, name: str, narrowing: Mapping[str, str]) -> Cluster:
-        """A service as this Dataplane reaches it, of its instances those whose tags agree with ``narrowing``."""
+        """A service as this Dataplane reaches it, of its instances those with the tags of ``narrowing``."""
         mesh, timeouts = self._view.mesh_name, self._settings.outbound
         service = self._view.services.get(name)
         if service is None:
             return Cluster(mesh, name, (), timeouts=timeouts)
         if service.external is not None and all(e.reach is Reach.EXTERNAL for e in service.endpoints):
-            return external_cluster(self._view, service, service.endpoints, self._settings)
-        endpoints = tuple(e for e in service.endpoints if all(e.tags.get(k) == v for k, v in narrowing.items()))
+            chosen = narrowed(service.endpoints, service.groups, narrowing)
+            return external_cluster(self._view, service, chosen, self._settings)
+        endpoints = narrowed(service.endpoints, service.groups, narrowing)
         if self._backend is None:
             return Cluster(mesh, name, endpoints, timeouts=timeouts)
         if self._identity is None:

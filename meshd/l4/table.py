@@ -8,7 +8,8 @@ from typing import NamedTuple, Protocol
 from meshd.ca.origination import Origination
 from meshd.model.errors import Violation
 from meshd.model.resource import Resource
-from meshd.topology.view import Endpoint, MeshView, Reach
+from meshd.topology.subsets import narrowed
+from meshd.topology.view import NO_GROUPS, Endpoint, Groups, MeshView, Reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,7 @@ class Cluster:
     ``tls`` is for endpoints inside the mesh (None: plaintext, or a passthrough that carries the client's own TLS),
     ``origination`` for endpoints of reach EXTERNAL. ``endpoints`` are as in the view, weights and priorities included.
     ``refused`` says why nothing may be sent there, if so (an external service whose TLS material cannot be read).
+    ``groups`` are the view's, where clients may ask for some of the instances; ``subset`` is what they asked for.
     """
 
     mesh: str
@@ -104,6 +106,13 @@ class Cluster:
     origination: Origination | None = None
     refused: str = ""
     timeouts: Timeouts = field(default_factory=Timeouts)
+    groups: Groups = field(default_factory=lambda: NO_GROUPS)
+    subset: tuple[tuple[str, str], ...] = ()
+
+    def narrowed(self, tags: Mapping[str, str]) -> "Cluster":
+        """To the instances with these tags, of any case, as they come in an SNI."""
+        endpoints = narrowed(self.endpoints, self.groups, tags, any_case=True)
+        return replace(self, endpoints=endpoints, subset=tuple(sorted(tags.items())))
 
     def path(self, endpoint: Endpoint) -> Path:
         """What ejection of ``endpoint`` is kept under."""
@@ -166,8 +175,8 @@ class SniListener:
     def find(self, name: bytes) -> Cluster | ExternalRoute | None:
         """The route of an SNI in any case, or None.
 
-        Kuma's subset names (``web{mesh=default,version=v1}``) go to the endpoints whose tags agree; one that none
-        agrees with is unknown.
+        Kuma's subset names (``web{mesh=default,version=v1}``) go to the endpoints that lead to instances with these
+        tags; one that no instance has is unknown.
         """
         wanted = name.lower()
         if (exact := self.routes.get(wanted)) is not None:
@@ -175,16 +184,15 @@ class SniListener:
         service, brace, inside = wanted.partition(b"{")
         if not brace or not inside.endswith(b"}"):
             return None
-        tags = dict(part.partition(b"=")[::2] for part in inside[:-1].split(b","))
-        route = self.routes.get(service + b"{mesh=" + tags.pop(b"mesh", b"") + b"}")
-        if not isinstance(route, Cluster):
+        tags = dict(part.partition("=")[::2] for part in inside[:-1].decode("latin1").split(","))
+        route = self.routes.get(service + b"{mesh=" + tags.pop("mesh", "").encode("latin1") + b"}")
+        if route is None:
             return None
-        subset = tuple(
-            e
-            for e in route.endpoints
-            if all(e.tags.get(k.decode("latin1"), "").lower() == v.decode("latin1") for k, v in tags.items())
-        )
-        return replace(route, endpoints=subset) if subset else None
+        if isinstance(route, ExternalRoute):
+            part = route.cluster.narrowed(tags)
+            return replace(route, cluster=part) if part.endpoints else None
+        part = route.narrowed(tags)
+        return part if part.endpoints else None
 
 
 Spec = InboundListener | OutboundListener | VipListener | SniListener

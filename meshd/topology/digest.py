@@ -50,7 +50,11 @@ def of_service(service: ServiceView) -> str:
     ]
     remote = sorted(service.remote_instances.items())
     external = of_resource(service.external) if service.external is not None else ""
-    return repr((service.name, service.protocol, endpoints, service.local_instances, remote, external))
+    groups = [
+        (zone, [(sorted(group.tags.items()), group.instances) for group in groups])
+        for zone, groups in sorted(service.groups.items())
+    ]
+    return repr((service.name, service.protocol, endpoints, service.local_instances, remote, external, groups))
 
 
 def of_vip(vip: Vip) -> str:

@@ -3,9 +3,10 @@
 Weights are the design's (section 6), not Kuma's: every healthy instance, wherever it is, gets the same share. A local
 instance counts 1. What a remote zone's ingresses report is divided among that zone's distinct ingress addresses. With
 egress routing on, all remote instances together are divided among this zone's egresses. The shares are exact
-fractions, scaled to the smallest integers.
+fractions, scaled to the smallest integers. ``subsets.py`` does the same for some of the instances.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -17,7 +18,7 @@ from meshd.kinds.external_service import ExternalService
 from meshd.model import labels as label
 from meshd.model.resource import Resource
 from meshd.topology.protocol import common_protocol
-from meshd.topology.view import Endpoint, Reach, ServiceView
+from meshd.topology.view import NO_GROUPS, Endpoint, Group, Groups, Reach, ServiceView
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +90,11 @@ class _Zone:
     instances: int
     gates: tuple[tuple[str, int], ...]
     tags: Mapping[str, str]
+    groups: tuple[Group, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class _Share:
+class Share:
     """An endpoint before its weight is an integer."""
 
     address: str
@@ -117,7 +119,7 @@ def _build_internal(parts: Parts, around: Surroundings) -> Built:
         [tags.get(label.PROTOCOL, "") for tags in (*(i.tags for i in parts.locals), *remote_tags)]
     )
     local = [
-        _Share(i.address, i.port, around.zone, Fraction(1), 0, Reach.INSTANCE, i.tags) for i in parts.locals if i.ready
+        Share(i.address, i.port, around.zone, Fraction(1), 0, Reach.INSTANCE, i.tags) for i in parts.locals if i.ready
     ]
     reported = {zone.name: zone.instances for zone in zones}
     away = 1 if around.locality_aware else 0
@@ -125,11 +127,16 @@ def _build_internal(parts: Parts, around: Surroundings) -> Built:
         remote = _through_egress(zones, around, away)
     else:
         remote = _to_ingresses(zones, away) if around.mtls else []
-    service = ServiceView(parts.name, protocol, _scaled([*local, *remote]), len(local), reported)
+    groups = _groups(zones)
+    behind = groups if remote else NO_GROUPS
+    service = ServiceView(parts.name, protocol, scaled([*local, *remote]), len(local), reported, groups=behind)
     egress = None
     if around.through_egress and zones:
-        egress = ServiceView(parts.name, protocol, _scaled(_to_ingresses(zones, 0)), 0, reported)
-    ingress = ServiceView(parts.name, protocol, _scaled(local), len(local), {}) if parts.locals else None
+        egress = ServiceView(parts.name, protocol, scaled(_to_ingresses(zones, 0)), 0, reported, groups=groups)
+    ingress = None
+    if parts.locals:
+        here = {around.zone: _grouped((i.tags, int(i.ready)) for i in parts.locals)}
+        ingress = ServiceView(parts.name, protocol, scaled(local), len(local), {}, groups=here)
     return Built(service, egress, ingress)
 
 
@@ -149,29 +156,28 @@ def _build_external(parts: Parts, around: Surroundings) -> Built:
         where = {spec.tags.get(label.ZONE, "") for spec in chosen}
         zone = where.pop() if len(where) == 1 else ""
         away = int(around.locality_aware and zone not in ("", around.zone))
-        tags = _agreed([spec.tags for spec in chosen])
-        return _scaled(
-            [_Share(e.address, e.port, zone, Fraction(1), away, Reach.EGRESS, tags) for e in around.egresses]
-        )
+        tags = agreed([spec.tags for spec in chosen])
+        return scaled([Share(e.address, e.port, zone, Fraction(1), away, Reach.EGRESS, tags) for e in around.egresses])
 
-    leaving = by_egress(specs) if around.through_egress else _scaled(everywhere)
-    service = ServiceView(parts.name, protocol, leaving, 0, reported, first)
+    leaving = by_egress(specs) if around.through_egress else scaled(everywhere)
+    behind = _by_zone(specs) if around.through_egress else NO_GROUPS
+    service = ServiceView(parts.name, protocol, leaving, 0, reported, first, behind)
     egress: ServiceView | None = None
     if around.mtls and here:
-        egress = ServiceView(parts.name, protocol, _scaled(here), 0, {}, first)
+        egress = ServiceView(parts.name, protocol, scaled(here), 0, {}, first)
     elif around.mtls and zones:
         # It leaves by another zone's egress: here it is passed on by SNI like any remote service.
-        egress = ServiceView(parts.name, protocol, _scaled(_to_ingresses(zones, 0)), 0, reported)
+        egress = ServiceView(parts.name, protocol, scaled(_to_ingresses(zones, 0)), 0, reported, groups=_groups(zones))
     ingress: ServiceView | None = None
     if around.through_egress and own:
-        ingress = ServiceView(parts.name, protocol, by_egress(own), 0, {}, first)
+        ingress = ServiceView(parts.name, protocol, by_egress(own), 0, {}, first, _by_zone(own))
     return Built(service, egress, ingress)
 
 
-def _outside(spec: ExternalService, around: Surroundings) -> _Share:
+def _outside(spec: ExternalService, around: Surroundings) -> Share:
     zone = spec.tags.get(label.ZONE, "")
     away = int(around.locality_aware and zone not in ("", around.zone))
-    return _Share(spec.host, spec.port, zone, Fraction(1), away, Reach.EXTERNAL, spec.tags)
+    return Share(spec.host, spec.port, zone, Fraction(1), away, Reach.EXTERNAL, spec.tags)
 
 
 def _remote_zones(parts: Parts, around: Surroundings, *, external: bool) -> tuple[_Zone, ...]:
@@ -180,57 +186,79 @@ def _remote_zones(parts: Parts, around: Surroundings, *, external: bool) -> tupl
     Ingresses of a zone report the same instances; while they disagree (one has not heard yet) the highest report
     counts. One that reports nothing of the service takes no share of it.
     """
-    reports: dict[str, dict[tuple[str, int], int]] = {}
+    gates: dict[str, set[tuple[str, int]]] = {}
+    best: dict[str, tuple[int, tuple[Group, ...]]] = {}
     tags: dict[str, list[Mapping[str, str]]] = {}
     for ingress, remotes in parts.remotes.items():
         gate = around.ingresses.get(ingress)
-        instances = sum(remote.instances for remote in remotes if remote.external is external)
+        groups = tuple(Group(r.tags, r.instances) for r in remotes if r.external is external and r.instances)
+        instances = sum(group.instances for group in groups)
         if gate is None or not instances:
             continue
         # Several ingresses behind one load balancer are one address.
-        of_zone = reports.setdefault(gate.zone, {})
-        where = (gate.address, gate.port)
-        of_zone[where] = max(instances, of_zone.get(where, 0))
-        tags.setdefault(gate.zone, []).extend(r.tags for r in remotes if r.external is external and r.instances)
+        gates.setdefault(gate.zone, set()).add((gate.address, gate.port))
+        if instances > best.get(gate.zone, (0, ()))[0]:
+            best[gate.zone] = (instances, groups)
+        tags.setdefault(gate.zone, []).extend(group.tags for group in groups)
     return tuple(
         _Zone(
             zone,
-            max(of_zone.values()),
+            best[zone][0],
             tuple(sorted(where for where in of_zone if where[1])),
-            _agreed(tags[zone]),
+            agreed(tags[zone]),
+            best[zone][1],
         )
-        for zone, of_zone in sorted(reports.items())
+        for zone, of_zone in sorted(gates.items())
     )
 
 
-def _to_ingresses(zones: Iterable[_Zone], priority: int) -> list[_Share]:
+def _groups(zones: Iterable[_Zone]) -> Groups:
+    return MappingProxyType({zone.name: zone.groups for zone in zones if zone.gates})
+
+
+def _by_zone(specs: Iterable[ExternalService]) -> Groups:
+    """External services by the zone in which they leave the mesh, "" for any."""
+    found: dict[str, list[tuple[Mapping[str, str], int]]] = {}
+    for spec in specs:
+        found.setdefault(spec.tags.get(label.ZONE, ""), []).append((spec.tags, 1))
+    return MappingProxyType({zone: _grouped(several) for zone, several in sorted(found.items())})
+
+
+def _grouped(counted: Iterable[tuple[Mapping[str, str], int]]) -> tuple[Group, ...]:
+    found: Counter[tuple[tuple[str, str], ...]] = Counter()
+    for tags, instances in counted:
+        found[tuple(sorted(tags.items()))] += instances
+    return tuple(Group(dict(tags), instances) for tags, instances in sorted(found.items()))
+
+
+def _to_ingresses(zones: Iterable[_Zone], priority: int) -> list[Share]:
     return [
-        _Share(address, port, zone.name, Fraction(zone.instances, len(zone.gates)), priority, Reach.INGRESS, zone.tags)
+        Share(address, port, zone.name, Fraction(zone.instances, len(zone.gates)), priority, Reach.INGRESS, zone.tags)
         for zone in zones
         for address, port in zone.gates
     ]
 
 
-def _through_egress(zones: Sequence[_Zone], around: Surroundings, priority: int) -> list[_Share]:
+def _through_egress(zones: Sequence[_Zone], around: Surroundings, priority: int) -> list[Share]:
     reachable = [zone for zone in zones if zone.gates]
     total = sum(zone.instances for zone in reachable)
     if not total:
         return []
     name = reachable[0].name if len(reachable) == 1 else ""
-    tags = _agreed([zone.tags for zone in reachable])
+    tags = agreed([zone.tags for zone in reachable])
     share = Fraction(total, len(around.egresses) or 1)
-    return [_Share(e.address, e.port, name, share, priority, Reach.EGRESS, tags) for e in around.egresses]
+    return [Share(e.address, e.port, name, share, priority, Reach.EGRESS, tags) for e in around.egresses]
 
 
-def _agreed(tag_sets: Sequence[Mapping[str, str]]) -> Mapping[str, str]:
-    """The tags that all sets have with the same value."""
+def agreed(tag_sets: Sequence[Mapping[str, str]]) -> Mapping[str, str]:
+    """The tags that all sets, at least one, have with the same value."""
     first, *others = tag_sets
     if not others:
         return first
     return {key: value for key, value in first.items() if all(other.get(key) == value for other in others)}
 
 
-def _scaled(shares: Sequence[_Share]) -> tuple[Endpoint, ...]:
+def scaled(shares: Sequence[Share]) -> tuple[Endpoint, ...]:
     """Endpoints with the smallest integer weights in the proportion of the shares, sorted."""
     scale = lcm(*(s.share.denominator for s in shares))
     common = gcd(*(int(s.share * scale) for s in shares)) or 1

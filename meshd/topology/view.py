@@ -2,8 +2,9 @@
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
+from types import MappingProxyType
 
 from meshd.model.resource import Resource
 
@@ -41,12 +42,27 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class Group:
+    """The healthy instances of a service in one zone that have equal tags: a line of ``availableServices``."""
+
+    tags: Mapping[str, str]
+    instances: int
+
+
+Groups = Mapping[str, tuple[Group, ...]]
+"""By zone, in the order of their tags."""
+NO_GROUPS: Groups = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
 class ServiceView:
     """A ``kuma.io/service`` value or an external service, with its endpoints by (priority, zone, address, port).
 
     ``protocol`` is the common denominator of its instances ("tcp" if unknown). ``local_instances`` counts the healthy
     local inbounds, ``remote_instances`` those that the other zones' ingresses report, by zone. ``external`` is the
-    ExternalService resource behind it, if it is one.
+    ExternalService resource behind it, if it is one. ``groups`` are what stands behind the endpoints that are gates;
+    in ``ingress_services`` what this zone has, with zero for those of which no instance is healthy.
+    ``subsets.narrowed`` gives the endpoints of some of the instances.
     """
 
     name: str
@@ -55,6 +71,7 @@ class ServiceView:
     local_instances: int
     remote_instances: Mapping[str, int]
     external: Resource | None = None
+    groups: Groups = field(default_factory=lambda: NO_GROUPS)
 
 
 @dataclass(frozen=True, slots=True)

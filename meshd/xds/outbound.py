@@ -12,7 +12,8 @@ from typing import cast
 from meshd.kinds.external_service import DataSource
 from meshd.kinds.mesh import Mesh
 from meshd.model import labels as label
-from meshd.topology.view import Endpoint, MeshView, Reach, ServiceView
+from meshd.topology.subsets import narrowed
+from meshd.topology.view import MeshView, Reach, ServiceView
 from meshd.xds import clusters, listeners, names, tls
 from meshd.xds.encode import Document
 from meshd.xds.external import external_cluster, outside_of
@@ -161,7 +162,7 @@ def outbound_cluster(view: MeshView, key: ClusterKey, matched: Matched, settings
     found = view.services.get(service)
     destination = destination_of(view, service, tags)
     name = names.service_cluster(service, tags)
-    endpoints = chosen(found, tags)
+    endpoints = narrowed(found.endpoints, found.groups, dict(tags)) if found is not None else ()
     if found is not None and leaves_here(found):
         outside = outside_of(view.mesh_name, found, settings.read_source, settings.system_ca)
         document = external_cluster(name, found, endpoints, outside, ipv6=settings.ipv6)
@@ -182,10 +183,3 @@ def outbound_cluster(view: MeshView, key: ClusterKey, matched: Matched, settings
     yield resource(CLUSTER, document)
     if document["type"] == "EDS":
         yield resource(ENDPOINTS, clusters.assignment(name, endpoints, address_of=settings.address_of))
-
-
-def chosen(service: ServiceView | None, tags: Tags) -> tuple[Endpoint, ...]:
-    """The endpoints of a service whose tags agree with those asked for."""
-    if service is None or not tags:
-        return service.endpoints if service is not None else ()
-    return tuple(e for e in service.endpoints if all(e.tags.get(key) == value for key, value in tags))

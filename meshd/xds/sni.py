@@ -10,12 +10,13 @@ Source: reference/dataplane.md 3.4, 3.10, 3.11.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from meshd.discovery.fields import bytes_field
 from meshd.model.steps import Steps
+from meshd.topology.subsets import narrowed
 from meshd.topology.view import Endpoint, MeshView, Reach, ServiceView
 from meshd.xds import clusters, listeners, names, tls
 from meshd.xds.abilities import Abilities
@@ -62,16 +63,31 @@ class Chain:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Some of the instances of a service, and the subsets, fewest tags first, that are just these.
+
+    ``is_all``: they are all that the service has, for now. No two subsets of a service have the same SNI.
+    """
+
+    subsets: tuple[Tags, ...]
+    is_all: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
-    """Where an SNI leads: the name of a cluster, and what its assignment has (None: the cluster has all in itself)."""
+    """Where SNIs lead: the name of a cluster, and what its assignment has (None: the cluster has all in itself)."""
 
     cluster: str
     endpoints: tuple[Endpoint, ...] | None
+    names: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What a service was rendered from, and its routes by SNI; ``addresses`` are those of the view's endpoints."""
+    """What a service was rendered from, and its routes by the first of their SNIs.
+
+    ``addresses`` are those of the view's endpoints.
+    """
 
     view: ServiceView
     addresses: tuple[str | None, ...]
@@ -132,6 +148,11 @@ class SniRenderer(ABC):
     def stale(self, mesh: str) -> Collection[str]:
         """Services to render again although nothing in the view says so."""
         del mesh
+        return ()
+
+    def also_asked_for(self, service: ServiceView) -> Iterable[Part]:
+        """What clients may ask for besides the subsets that are known, each part once."""
+        del service
         return ()
 
     def opened(
@@ -221,28 +242,42 @@ class SniRenderer(ABC):
         routes: dict[str, Route] = {}
         chains: dict[str, Chain] = {}
         made: list[XdsResource] = []
+        routes_before = known.routes if known is not None else {}
+        passing_before = {route.cluster for route in routes_before.values() if route.endpoints is not None}
+
+        def passed_on(snis: tuple[str, ...], name: str, endpoints: tuple[Endpoint, ...]) -> None:
+            before = routes_before.get(snis[0])
+            is_first = all(route.cluster != name for route in routes.values())
+            routes[snis[0]] = Route(name, endpoints, snis)
+            if before is None or before.endpoints is None or (before.cluster, before.names) != (name, snis):
+                chains[snis[0]] = chain_of(mesh, _passing_chain(name, _match(snis)))
+            if is_first:
+                if name not in passing_before:
+                    made.append(resource(CLUSTER, self._passing_cluster(name)))
+                assigned = clusters.assignment(name, endpoints, {"mesh": mesh}, self._address_of)
+                made.append(resource(ENDPOINTS, assigned))
+
         for tags in ((), *subsets):
-            # Envoy compares in lower case, and refuses a listener with two chains that are equal in it.
-            sni = tls.sni_of(service.name, mesh, dict(tags)).lower()
+            sni = _sni(service.name, mesh, tags)
             if sni in routes:
                 continue
             name = names.mesh_cluster(mesh, service.name, tags)
-            endpoints = tuple(e for e in service.endpoints if _agrees(e, tags))
-            before = known.routes.get(sni) if known is not None else None
-            match: Document = {"transportProtocol": "tls", "serverNames": [sni]}
-            opened = self.opened(view, service, match, name, endpoints)
+            endpoints = narrowed(service.endpoints, service.groups, dict(tags), any_case=True)
+            opened = self.opened(view, service, _match([sni]), name, endpoints)
             if opened is not None:
-                routes[sni] = Route(name, None)
+                routes[sni] = Route(name, None, (sni,))
                 chain, document = opened
                 made.append(resource(CLUSTER, document))
                 chains[sni] = chain_of(mesh, chain, ends_mtls=True)
             else:
-                routes[sni] = Route(name, endpoints)
-                if before is None or before.endpoints is None or before.cluster != name:
-                    made.append(resource(CLUSTER, self._passing_cluster(name)))
-                    chains[sni] = chain_of(mesh, _passing_chain(name, match))
-                assigned = clusters.assignment(name, endpoints, {"mesh": mesh}, self._address_of)
-                made.append(resource(ENDPOINTS, assigned))
+                passed_on((sni,), name, endpoints)
+        taken = set(routes)
+        for part in self.also_asked_for(service):
+            snis = tuple(sni for tags in part.subsets if (sni := _sni(service.name, mesh, tags)) not in taken)
+            if snis:
+                first = part.subsets[0]
+                name = names.mesh_cluster(mesh, service.name, () if part.is_all else first)
+                passed_on(snis, name, narrowed(service.endpoints, service.groups, dict(first), any_case=True))
         self.layer.put(made)
         moved = any(self._chains.get(sni) != chain for sni, chain in chains.items())
         self._chains |= chains
@@ -282,12 +317,16 @@ def chain_of(mesh: str, document: Document, *, ends_mtls: bool = False) -> Chain
     return Chain(mesh, bytes_field(_CHAINS_FIELD, encode(FILTER_CHAIN, document)), ends_mtls)
 
 
+def _sni(service: str, mesh: str, tags: Tags) -> str:
+    # Envoy compares in lower case, and refuses a listener with two chains that are equal in it.
+    return tls.sni_of(service, mesh, dict(tags)).lower()
+
+
+def _match(snis: Sequence[str]) -> Document:
+    return {"transportProtocol": "tls", "serverNames": list(snis)}
+
+
 def _passing_chain(cluster: str, match: Document) -> Document:
     proxy = listeners.tcp_proxy(cluster, cluster, IDLE_TIMEOUT)
     proxy["maxConnectAttempts"] = CONNECT_ATTEMPTS
     return listeners.chain([listeners.network_filter(proxy)], match)
-
-
-def _agrees(endpoint: Endpoint, tags: Tags) -> bool:
-    """Whether an endpoint is of a subset, in whatever case: an SNI has none."""
-    return all(endpoint.tags.get(key, "").lower() == value.lower() for key, value in tags)

@@ -119,6 +119,21 @@ def test_ejection_is_per_service():
     assert choose.is_live(ejections.get(db.path(one)), 0.5)
 
 
+def test_parts_of_a_service_take_turns_of_their_own():
+    whole = cluster(endpoint("a"), endpoint("b"))
+    part = replace(whole, endpoints=(endpoint("a"), endpoint("b")), subset=(("version", "v1"),))
+    balancer = choose.Balancer(lambda: 0)
+    picks = [(at, balancer.next("sni", at, (), 0.0)) for at in (whole, part) * 4]
+    for target in (whole, part):
+        counts = Counter(pick.endpoint.address for at, pick in picks if at is target and pick is not None)
+        assert counts == {"a": 2, "b": 2}
+    assert balancer.wheels == 2
+    balancer.keep((), {("sni", "default", "web")})
+    assert balancer.wheels == 2
+    balancer.keep((), ())
+    assert balancer.wheels == 0
+
+
 def test_nothing_to_choose_from_is_an_error():
     with pytest.raises(ValueError, match="'web'"):
         choose.turn(Wheel(), cluster(), ())

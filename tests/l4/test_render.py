@@ -7,7 +7,7 @@ from meshd.l4.render import Settings, check, fixed_listeners
 from meshd.l4.table import EMPTY, Cluster, ExternalRoute, TlsMode
 from meshd.l4.update import render
 from meshd.model.resource import Resource, ResourceKey
-from meshd.topology.view import Reach
+from meshd.topology.view import Group, Reach
 from tests.l4.lab import Allow, dataplane, egress, endpoint, ingress, mesh, service, view, vip
 from tests.l4.test_external import external
 
@@ -102,6 +102,24 @@ def test_outbound_tags_narrow_endpoints_and_name_the_subset():
     (outbound,) = table(proxy, view(target)).outbounds
     assert [e.port for e in outbound.cluster.endpoints] == [2]
     assert outbound.cluster.tls.sni == b"web{mesh=default,version=v2}"
+
+
+def test_outbound_tags_find_instances_behind_gates():
+    gates = (endpoint(1, zone="b", reach=Reach.INGRESS), endpoint(2, zone="c", reach=Reach.INGRESS))
+    groups = {"b": (Group({"version": "v1"}, 2), Group({"version": "v2"}, 3)), "c": (Group({"version": "v1"}, 2),)}
+    target = replace(service("web", *gates), groups=groups)
+    proxy = from_networking(
+        gateway={"tags": {"kuma.io/service": "shop"}},
+        outbound=[{"port": 7, "tags": {"kuma.io/service": "web", "version": v}} for v in ("v1", "v2")],
+    )
+    v1, v2 = table(proxy, view(target)).outbounds
+    assert [(e.zone, e.weight) for e in v1.cluster.endpoints] == [("b", 1), ("c", 1)]
+    assert [(e.zone, e.weight) for e in v2.cluster.endpoints] == [("b", 1)]
+    for routed in (
+        table(ingress(7), view(ingress=[target])).sni[0].routes,
+        table(egress(7), view(egress=[target])).sni[0].routes,
+    ):
+        assert routed[b"web{mesh=default}"].groups == groups
 
 
 def test_unknown_service_listens_and_has_no_endpoints():

@@ -4,6 +4,7 @@ import pytest
 
 from meshd.xds.matched import Matched
 from meshd.xds.outbound import Settings, Wanted, destination_of, outbound, outbound_cluster
+from meshd.xds.resources import ENDPOINTS
 from meshd.xds.shaping import Backend, HttpRoute, Routes, Shaper
 from tests.topology import builders as b
 from tests.topology.views import build_views
@@ -93,6 +94,28 @@ def test_some_instances_have_a_cluster_and_an_sni_of_their_own(golden):
     found = rendered(view, Wanted("127.0.0.1", 10001, "backend", (("version", "v2"),)))
 
     golden(GOLDENS / "outbound-subset.yaml", golden_text(found))
+
+
+@pytest.mark.parametrize("egress", [False, True])
+def test_some_instances_of_other_zones_are_found_behind_the_gates(egress):
+    def offering(v1, v2):
+        offers = [b.available("backend", n, version=v, **HTTP) for v, n in (("v1", v1), ("v2", v2))]
+        return b.ingress("zone-b-ingress", "zone-b", offers, address="10.1.0.1")
+
+    def weights(**counts):
+        view = view_of(backend(version="v2"), offering(**counts), b.egress("e"), mesh=b.mesh(zone_egress=egress))
+        found = rendered(view, Wanted("127.0.0.1", 10001, "backend", (("version", "v2"),)))
+        (assigned,) = [document_of(r) for r in found if r.type_url == ENDPOINTS]
+        return [
+            (e["endpoint"]["address"]["socketAddress"]["address"], e["loadBalancingWeight"])
+            for locality in assigned["endpoints"]
+            for e in locality["lbEndpoints"]
+        ]
+
+    gate = "10.0.0.9" if egress else "10.1.0.1"
+    assert weights(v1=2, v2=3) == [("10.0.0.1", 1), (gate, 3)]
+    assert weights(v1=3, v2=2) == [("10.0.0.1", 1), (gate, 2)], "their sum is as before"
+    assert weights(v1=3, v2=0) == [("10.0.0.1", 1)]
 
 
 def test_a_mixed_service_is_tcp_so_that_nobody_gets_http2_who_does_not_speak_it():

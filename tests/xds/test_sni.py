@@ -1,8 +1,11 @@
+from collections import Counter
+from dataclasses import replace
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meshd.model.steps import finished
-from meshd.topology.view import Reach
+from meshd.topology.view import Group, Reach
 from meshd.xds.abilities import Abilities
 from meshd.xds.encode import encode
 from meshd.xds.resources import LISTENER
@@ -35,18 +38,19 @@ def state(renderer):
 
 
 def services(drawn):
-    """Services by name: how many endpoints, of which version, and whether they are outside."""
+    """Services by name: the versions of their endpoints, and whether they are outside."""
     found = []
-    for name, (count, version, outside) in drawn.items():
+    for name, (versions, outside) in drawn.items():
         reach = Reach.EXTERNAL if outside else Reach.INSTANCE
-        several = [endpoint(80 + n, reach=reach, version=version) for n in range(count)]
+        several = [endpoint(80 + n, reach=reach, version=version) for n, version in enumerate(versions)]
         resource = external(name, name, "127.0.0.1:80") if outside else None
-        found.append(service(name, *several, external=resource))
+        groups = tuple(Group({"version": v}, n) for v, n in sorted(Counter(versions).items()))
+        found.append(replace(service(name, *several, external=resource), groups={"a": groups}))
     return found
 
 
 SERVICES = st.dictionaries(
-    st.sampled_from(["a", "B", "c"]), st.tuples(st.integers(0, 2), st.sampled_from(["1", "2"]), st.booleans())
+    st.sampled_from(["a", "B", "c"]), st.tuples(st.lists(st.sampled_from(["1", "2"]), max_size=3), st.booleans())
 )
 STEPS = st.lists(
     st.fixed_dictionaries(

@@ -1,9 +1,15 @@
 """ZoneIngresses as documents."""
 
+from itertools import chain, combinations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from meshd.model.steps import finished
+from meshd.topology.view import Group
 from meshd.xds.abilities import Abilities
-from meshd.xds.resources import CLUSTER, LISTENER, XdsResource
-from meshd.xds.zone_ingress import IngressRenderer
+from meshd.xds.resources import CLUSTER, ENDPOINTS, LISTENER, XdsResource
+from meshd.xds.zone_ingress import MAX_COMBINATIONS, IngressRenderer, parts_of
 from tests.topology import builders as b
 from tests.topology.views import build_views
 from tests.xds.support import GOLDENS, by_name, document_of, golden_text
@@ -47,6 +53,7 @@ def test_a_subset_has_a_cluster_of_its_instances(golden):
         "db{mesh=default}",
         "web{mesh=default}",
         "web{mesh=default,version=v1}",
+        "web{mesh=default,version=v2}",
         "web{mesh=default,version=v3}",
         "web{mesh=other}",
         "web{mesh=other,version=v1}",
@@ -91,3 +98,94 @@ def test_the_listener_is_the_proxys():
     (listener,) = by_name(rendered(b.mesh(), reuse_port=True), LISTENER).values()
     assert listener["name"] == "inbound:0.0.0.0:10001"
     assert listener["enableReusePort"] is True
+
+
+def named(*tag_sets, state="Ready", subsets=()):
+    """How many instances there are for each SNI of a service whose instances have these tags, and its cluster."""
+    resources = [b.mesh()]
+    for at, tags in enumerate(tag_sets):
+        inbound = b.inbound("web", tags={"kuma.io/zone": "zone-a", **tags}, state=state)
+        resources.append(b.dataplane(f"web-{at}", inbound, address=f"10.0.0.{at}"))
+    found = rendered(*resources, subsets=[("web", tags) for tags in subsets])
+    sizes = {
+        r.name: len(document_of(r).get("endpoints", [{"lbEndpoints": ()}])[0]["lbEndpoints"])
+        for r in found
+        if r.type_url == ENDPOINTS
+    }
+    (listener,) = by_name(found, LISTENER).values()
+    clusters = {}
+    for each in listener["filterChains"]:
+        for sni in each["filterChainMatch"]["serverNames"]:
+            assert sni not in clusters, "Envoy refuses a listener with two chains for one name"
+            clusters[sni] = each["filters"][0]["typedConfig"]["cluster"]
+    assert set(clusters.values()) == sizes.keys() == by_name(found, CLUSTER).keys()
+    return {sni: (sizes[cluster], cluster.removeprefix("default:")) for sni, cluster in clusters.items()}
+
+
+def test_where_all_instances_are_equal_every_subset_is_all_of_them():
+    assert named({"version": "v1"}, {"version": "v1"}) == {
+        "web{mesh=default}": (2, "web"),
+        "web{kuma.io/zone=zone-a,mesh=default}": (2, "web"),
+        "web{mesh=default,version=v1}": (2, "web"),
+        "web{kuma.io/zone=zone-a,mesh=default,version=v1}": (2, "web"),
+    }
+
+
+def test_what_outbounds_of_other_zones_may_ask_for_is_known():
+    v1, v2 = {"version": "v1"}, {"version": "v2"}
+    found = named(v1, v1, {**v2, "Canary": "Yes"}, v2)
+    assert {sni: size for sni, (size, _) in found.items()} == {
+        "web{mesh=default}": 4,
+        "web{kuma.io/zone=zone-a,mesh=default}": 4,
+        "web{mesh=default,version=v1}": 2,
+        "web{kuma.io/zone=zone-a,mesh=default,version=v1}": 2,
+        "web{mesh=default,version=v2}": 2,
+        "web{kuma.io/zone=zone-a,mesh=default,version=v2}": 2,
+        "web{canary=yes,mesh=default}": 1,
+        "web{canary=yes,kuma.io/zone=zone-a,mesh=default}": 1,
+        "web{canary=yes,mesh=default,version=v2}": 1,
+        "web{canary=yes,kuma.io/zone=zone-a,mesh=default,version=v2}": 1,
+    }
+    assert len({cluster for _, cluster in found.values()}) == 4, "one for each part, not for each name"
+
+
+def test_what_a_route_says_has_a_cluster_of_its_own_whatever_else_there_is():
+    v1, v2 = ({"version": v} for v in ("v1", "v2"))
+    (before, _), (after, _) = (
+        (found["web{mesh=default,version=v1}"][1], found)
+        for found in (named(v1, subsets=[V1]), named(v1, v2, subsets=[V1]))
+    )
+    assert before == after != "web"
+
+
+def test_instances_that_are_not_healthy_keep_their_names():
+    assert named({"version": "v1"}, state="NotReady").keys() == named({"version": "v1"}).keys()
+    assert named({"version": "v1"}, state="NotReady")["web{mesh=default,version=v1}"] == (0, "web")
+
+
+def test_a_service_has_so_many_names_and_versions_go_before_single_instances():
+    groups = [Group({"a-instance": f"i{n}", "version": f"v{n % 2}"}, 1) for n in range(1000)]
+    parts = parts_of(groups)
+    subsets = [tags for part in parts for tags in part.subsets]
+    assert len(subsets) == MAX_COMBINATIONS
+    assert subsets[:2] == [(("version", "v0"),), (("version", "v1"),)]
+
+
+TAGS = st.dictionaries(st.sampled_from(["Kind", "version", "team", "kuma.io/zone"]), st.sampled_from(["a", "b", "B"]))
+
+
+@settings(max_examples=100)
+@given(st.lists(TAGS, max_size=4))
+def test_every_combination_of_tags_is_known_once_while_there_are_few(tag_sets):
+    tag_sets = tag_sets[:2] if len({t.get("kuma.io/zone", "").lower() for t in tag_sets}) > 1 else tag_sets
+    folded = [{k.lower(): v.lower() for k, v in tags.items()} for tags in tag_sets]
+    pairs = [sorted(tags.items()) for tags in folded]
+    expected = set(chain.from_iterable(combinations(p, n) for p in pairs for n in range(1, len(p) + 1)))
+    parts = parts_of([Group({"kuma.io/service": "web", "kuma.io/protocol": "tcp", **tags}, 1) for tags in tag_sets])
+    known = [tags for part in parts for tags in part.subsets]
+    assert len(known) == len(set(known))
+    assert set(known) == expected
+    for part in parts:
+        having = {frozenset(at for at, p in enumerate(pairs) if set(tags) <= set(p)) for tags in part.subsets}
+        assert len(having) == 1
+        assert part.is_all == (len(having.pop()) == len(tag_sets))
