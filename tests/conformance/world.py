@@ -33,6 +33,18 @@ HERE = Path(__file__)
 SERVICES = {"a-0": ("web", "raw"), "b-0": ("web", "raw", "far", "far-raw", "chat", "feed"), "b-1": ("web", "raw")}
 PROTOCOLS = {"web": "http", "far": "http", "raw": "tcp", "far-raw": "tcp", "chat": "grpc", "feed": "http2"}
 OVER_HTTP2 = ("chat", "feed")
+NARROWED = [
+    (service, *tags)
+    for service in ("web", "raw")
+    for tags in (
+        [("instance", "a-0")],
+        [("instance", "b-1")],
+        [("kuma.io/zone", "zone-b")],
+        [("instance", "b-0"), ("kuma.io/zone", "zone-b")],
+        [("instance", "b-0"), ("kuma.io/zone", "zone-a")],
+    )
+]
+"""A service and tags of some of its instances; of the last there are none."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +75,17 @@ ALL = (BUILTIN, ENVOY, ENVOY_CALLS, BUILTIN_CALLS, BY_TURNS)
 
 
 class World:
-    """One lab and what is asked of it. ``places`` are where the client reaches each service by VIP."""
+    """One lab and what is asked of it.
+
+    ``places`` are where the client reaches each service by VIP, ``explicit`` by an outbound; ``narrowed`` are outbounds
+    for some instances of a service, by it and their tags.
+    """
 
     def __init__(self, lab, combination):
         self.lab = lab
         self.combination = combination
         self.explicit = {service: ("127.0.0.1", free_port()) for service in PROTOCOLS}
+        self.narrowed = {subset: ("127.0.0.1", free_port()) for subset in NARROWED}
         self.applications = {}
         self.ports = {name: [free_port() for _ in services] for name, services in SERVICES.items()}
         self.places = {}
@@ -89,6 +106,9 @@ class World:
         client["networking"]["outbound"] = [
             {"address": address, "port": port, "tags": {"kuma.io/service": service}}
             for service, (address, port) in self.explicit.items()
+        ] + [
+            {"address": address, "port": port, "tags": {"kuma.io/service": service, **dict(tags)}}
+            for (service, *tags), (address, port) in self.narrowed.items()
         ]
         self.proxies = {
             "zone-a": [
