@@ -5,6 +5,7 @@ subscription: open while the proxy runs, ended in order at shutdown, and found o
 crash.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Protocol, cast
@@ -27,6 +28,8 @@ INSIGHTS: dict[str, type[DataplaneInsight] | type[ZoneIngressInsight] | type[Zon
 }
 
 REFUSED = "refused"
+MAX_REASONS, MAX_REASON = 50, 500
+"""How many reasons an insight has, and how many characters of each."""
 
 VERSION = proxy_insights.Version(
     kuma_dp=proxy_insights.KumaDpVersion(version=__version__, kuma_cp_compatible=True),
@@ -105,15 +108,27 @@ def never_connected(proxy: ResourceKey) -> Resource:
     return Resource(insight_key(proxy), INSIGHTS[proxy.kind](), owner=proxy)
 
 
-def reported(stored: Resource, refused: tuple[Violation, ...]) -> Resource:
-    """The insight with the refused parts under ``metadata.refused``, by field; the same value if it has them."""
+def reported(stored: Resource, refused: tuple[Violation, ...], said: Mapping[str, JsonValue] | None = None) -> Resource:
+    """The insight with the refused parts under ``metadata.refused``, by field; the same value if it has them.
+
+    Insights are stored and sent to the global: the first ``MAX_REASONS`` are shown, with the beginning of each.
+    ``said`` is what the proxy says of itself; None: as before.
+    """
     before = cast("Insight", stored.spec).metadata
-    metadata: dict[str, JsonValue] = {k: v for k, v in (before or {}).items() if k != REFUSED}
+    kept = (before or {}) if said is None else said
+    metadata: dict[str, JsonValue] = {k: v for k, v in kept.items() if k != REFUSED}
     if refused:
-        metadata[REFUSED] = {v.field: v.message for v in refused}
+        shown: dict[str, JsonValue] = {_cut(v.field): _cut(v.message) for v in refused[:MAX_REASONS]}
+        if len(refused) > MAX_REASONS:
+            shown["..."] = f"and {len(refused) - MAX_REASONS} more; see the log"
+        metadata[REFUSED] = shown
     if metadata == (before or {}):
         return stored
     return replace(stored, spec=stored.spec.model_copy(update={"metadata": metadata or None}))
+
+
+def _cut(words: str) -> str:
+    return words if len(words) <= MAX_REASON else words[: MAX_REASON - 3] + "..."
 
 
 def ended(stored: Resource, keep_instance: str, now: datetime) -> Resource:

@@ -24,7 +24,7 @@ from meshd.insight.proxies import (
 )
 from meshd.insight.streams import Stream, streaming, touched
 from meshd.kinds.mesh import Mesh
-from meshd.model.errors import ConflictError, NotFoundError, UnavailableError
+from meshd.model.errors import ConflictError, NotFoundError, UnavailableError, Violation
 from meshd.model.resource import Resource, ResourceKey
 from meshd.runtime.latest import Latest
 from meshd.runtime.supervisor import retrying
@@ -92,6 +92,7 @@ class ProxyInsights:
         self._rng = rng
         self._streams: dict[ResourceKey, Stream] = {}
         self._unwritten: set[Stream] = set()
+        self._refusals: dict[ResourceKey, tuple[Violation, ...]] = {}
         self._work = trio.Event()
         self._hurry = trio.Event()
 
@@ -106,6 +107,12 @@ class ProxyInsights:
         self._work.set()
         if hurry:
             self._hurry.set()
+
+    def refuse(self, proxy: ResourceKey, reasons: tuple[Violation, ...]) -> None:
+        """A proxy has shown who it is, and is not served; its insight says why until a stream of it is."""
+        self._refusals[proxy] = reasons
+        self._work.set()
+        self._hurry.set()
 
     def close(self, stream: Stream) -> None:
         """A proxy is connected no more by this stream."""
@@ -148,6 +155,12 @@ class ProxyInsights:
 
     async def _flush(self) -> None:
         """Write the insights of all streams of which something is not written yet."""
+        while self._refusals:
+            proxy, reasons = next(iter(self._refusals.items()))
+            if proxy not in self._streams:
+                await self._change(proxy, partial(self._refused, proxy, reasons))
+            if self._refusals.get(proxy) is reasons:
+                del self._refusals[proxy]
         while self._unwritten:
             streams = sorted(self._unwritten, key=lambda s: (s.proxy, s.connected))[:BATCH]
             await self._write_streams(streams)
@@ -186,6 +199,11 @@ class ProxyInsights:
             if cell is not None:
                 shown = self._certify(stream.proxy.mesh, cell.value, shown) or shown
         return shown
+
+    def _refused(self, proxy: ResourceKey, reasons: tuple[Violation, ...], stored: Resource | None) -> Resource | None:
+        if self._store.get(proxy) is None:
+            return None
+        return reported(stored or never_connected(proxy), reasons)
 
     async def _follow_proxies(self, certificates: trio.Nursery) -> None:
         said: dict[ResourceKey, Report] = {}
@@ -233,7 +251,7 @@ class ProxyInsights:
             if stored is None and not refused:
                 return None
             stream = self._streams.get(proxy)
-            refused += (*stream.lacking, *stream.refused) if stream is not None else ()
+            refused += stream.reasons if stream is not None else ()
             shown = stored if stored is not None else never_connected(proxy)
         elif report.is_carried and not is_open:
             run = Run(self._instance_id, str(uuid.UUID(int=self._rng.getrandbits(128), version=4)))
@@ -242,7 +260,7 @@ class ProxyInsights:
             shown = never_connected(proxy)
         else:
             shown = stored if report.is_carried else ended(stored, "", self._now())
-        return reported(shown, refused)
+        return reported(shown, refused, None if report.has_stream else {})
 
     async def _follow_certificate(self, proxy: ResourceKey, cell: Cell, scope: trio.CancelScope) -> None:
         async def attempt() -> None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import cast
 
+from pydantic import JsonValue
+
 from meshd.insight.proxies import INSIGHTS, Insight, ended, insight_key, reported, with_subscriptions
 from meshd.kinds.proxy_insights import (
     DiscoveryServiceStats,
@@ -41,7 +43,8 @@ class Stream:
     """One proxy's stream, kept up to date by who serves it. ``counts`` are by "cds" and so on; "" for others.
 
     ``refused`` is what the proxy does not take, ``lacking`` what it is not given although its resource asks for it.
-    ``disconnected`` None: it is open.
+    ``unrendered`` is what could not be made for it, ``metadata`` what it says of itself. ``disconnected`` None: it is
+    open.
     """
 
     proxy: ResourceKey
@@ -51,9 +54,16 @@ class Stream:
     counts: dict[str, Counts] = field(default_factory=dict)
     refused: tuple[Violation, ...] = ()
     lacking: tuple[Violation, ...] = ()
+    unrendered: tuple[Violation, ...] = ()
+    metadata: Mapping[str, JsonValue] = field(default_factory=dict)
     disconnected: datetime | None = None
     updated: datetime | None = None
     generation: int = 0
+
+    @property
+    def reasons(self) -> tuple[Violation, ...]:
+        """Why its proxy is not, in any way, as its resource and the policies want it."""
+        return (*self.lacking, *self.unrendered, *self.refused)
 
     def count(self, name: str) -> Counts:
         """The counts of a type."""
@@ -98,7 +108,7 @@ def streaming(stream: Stream, stored: Resource | None, instance: str, also: tupl
         others = cast("Insight", ended(stored, "", stream.connected).spec).subscriptions
         subscriptions, is_newest = (*others, newest)[-MAX_SUBSCRIPTIONS:], True
     shown = with_subscriptions(stored, subscriptions)
-    return reported(shown, (*also, *stream.lacking, *stream.refused)) if is_newest else shown
+    return reported(shown, (*also, *stream.reasons), stream.metadata) if is_newest else shown
 
 
 def touched(stream: Stream, now: datetime) -> None:

@@ -17,15 +17,15 @@ WILDCARDS = frozenset({"0.0.0.0", "::"})  # noqa: S104
 READY = "/ready"
 
 
-def refusal(abilities: Abilities) -> str:
-    """Why a proxy with this admin API gets no configuration; "" if it does.
+def refusal(abilities: Abilities) -> tuple[str, str] | None:
+    """What is wrong with this admin API, and why, so that its proxy gets no configuration; None if it gets one.
 
     The address comes from the proxy's own word: were it free, the proxy would lead others to any host it can reach.
     """
     if not abilities.has_admin or abilities.admin_address in LOOPBACK_OF:
-        return ""
+        return None
     allowed = ", ".join(f'"{address}"' for address in LOOPBACK_OF)
-    return f'node metadata dataplane.admin.address: is "{abilities.admin_address}", must be one of {allowed}'
+    return "node metadata dataplane.admin.address", f'is "{abilities.admin_address[:100]}", must be one of {allowed}'
 
 
 def admin(address: str, abilities: Abilities) -> Iterator[XdsResource]:

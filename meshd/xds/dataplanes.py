@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping
 
+from meshd.model.errors import Violation
 from meshd.model.resource import Resource
 from meshd.model.steps import Steps
 from meshd.topology.view import MeshView
@@ -11,7 +12,7 @@ from meshd.xds.external import ReadSource
 from meshd.xds.matched import Shapers
 from meshd.xds.outbound import Settings
 from meshd.xds.outbounds import OutboundLayer
-from meshd.xds.proxies import OutboundKey, Proxy, matched_outbound, source_of
+from meshd.xds.proxies import OutboundKey, Proxy, lacking_of, matched_outbound, source_of
 from meshd.xds.resolvers import Resolvers, key_of
 from meshd.xds.resources import Layer
 
@@ -27,6 +28,7 @@ class Dataplanes:
         self._address_of = address_of
         self._outbounds: dict[OutboundKey, OutboundLayer] = {}
         self._resolvers = Resolvers()
+        self._lacking: dict[OutboundKey, tuple[Violation, ...]] = {}
 
     def choose(self, proxy: Proxy, view: MeshView, dataplane: Resource) -> None:
         """Let a proxy share what it is to share; it changes over to what equals what it has."""
@@ -64,6 +66,13 @@ class Dataplanes:
                 continue
             before = dict(outbounds.failed)
             yield from outbounds.update(view, differences.get(key.mesh, UNCHANGED).services)
+            self._lacking[key] = lacking_of(
+                {
+                    f"outbound {name}": f"cannot be rendered and stays as it is: {why}"
+                    for name, why in outbounds.failed.items()
+                }
+                | {f"external service {name}": why for name, why in outbounds.refused.items()}
+            )
             broken += [(key.mesh, name, why) for name, why in outbounds.failed.items() - before.items()]
         yield from self._resolvers.update(views, {p.resolver for p in proxies if p.resolver is not None})
         return broken
@@ -75,6 +84,10 @@ class Dataplanes:
         if proxy.resolver is not None:
             shared.append(self._resolvers.layer(proxy.resolver))
         return (proxy.own, proxy.secrets, *shared)
+
+    def lacking(self, proxy: Proxy) -> tuple[Violation, ...]:
+        """What of its outbounds a proxy does not have, and why."""
+        return self._lacking.get(proxy.outbound, ()) if proxy.outbound is not None else ()
 
     @property
     def has_retired(self) -> bool:
@@ -91,3 +104,4 @@ class Dataplanes:
         waiting = {proxy.outbound for proxy in proxies if not proxy.feed.ready}
         for key in [k for k, outbounds in self._outbounds.items() if not outbounds.layer.in_use and k not in waiting]:
             del self._outbounds[key]
+            self._lacking.pop(key, None)

@@ -29,12 +29,11 @@ class Hosts:
     def resolved(self, dataplane: Resource) -> Resource | None:
         """A Dataplane that has addresses where it may have names; None: one is not known yet."""
         networking = cast("Dataplane", dataplane.spec).networking
-        address = self.address_of(networking.address)
-        hosts = {h for i in networking.inbound for h in (i.address, i.service_address) if h}
-        found = {host: self.address_of(host) for host in hosts}
+        found = {host: self.address_of(host) for host in hosts_of(dataplane)}
+        address = found[networking.address]
         if address is None or None in found.values():
             return None
-        if address == networking.address and all(host == known for host, known in found.items()):
+        if all(host == known for host, known in found.items()):
             return dataplane
         inbound = tuple(
             i.model_copy(
@@ -47,6 +46,12 @@ class Hosts:
         )
         changed = networking.model_copy(update={"address": address, "inbound": inbound})
         return replace(dataplane, spec=dataplane.spec.model_copy(update={"networking": changed}))
+
+
+def hosts_of(dataplane: Resource) -> set[str]:
+    """Where a Dataplane and its applications are: names or addresses."""
+    networking = cast("Dataplane", dataplane.spec).networking
+    return {networking.address} | {h for i in networking.inbound for h in (i.address, i.service_address) if h}
 
 
 def is_at(service: ServiceView, hosts: set[str]) -> bool:

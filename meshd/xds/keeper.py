@@ -30,7 +30,7 @@ from meshd.xds.admin import admin
 from meshd.xds.dataplanes import Dataplanes
 from meshd.xds.difference import Difference, difference
 from meshd.xds.encode import SchemaError, load_schema
-from meshd.xds.hosts import Hosts
+from meshd.xds.hosts import Hosts, hosts_of
 from meshd.xds.identities import CredentialsOf, Identities, Identity, is_certified
 from meshd.xds.matched import Shapers
 from meshd.xds.proxies import Proxy, basis, own_resources, uris_of
@@ -48,6 +48,9 @@ twice as long."""
 CERTIFIED_S = 5.0
 """How long a proxy that connects is kept waiting for its certificates, so that it hears of everything at once: after a
 restart, of nothing that it does not have. One whose CA cannot be used gets the rest then."""
+
+EXPLAINED = 50
+"""Proxies that are looked at in one step; each takes a microsecond or two."""
 
 T = TypeVar("T")
 
@@ -72,7 +75,7 @@ class XdsKeeper:
     """Renders the proxies that are attached.
 
     ``views`` are the meshes of ``zone`` by name, ``shapers`` the policies. A proxy that cannot be rendered keeps what
-    it has; the reason is logged and counted.
+    it has; the reason is logged, counted, and told by its feed, as is why anything else of it is not there.
     """
 
     name = "xds"
@@ -217,6 +220,7 @@ class XdsKeeper:
         yield from self._update_zone_proxies(views, differences, more=more)
         self._certify_dataplanes()
         self._show_new(views)
+        yield from self._explain(views)
         self._dataplanes.forget_unused(self._proxies.values())
         return self._identities.let_go(self._is_there)
 
@@ -229,7 +233,9 @@ class XdsKeeper:
         located = self._hosts.resolved(dataplane)
         if located is None:
             self._new.add(proxy)
+            proxy.unlocated = tuple(hosts_of(dataplane))
             return
+        proxy.unlocated = ()
         made_of = (*basis(view, dataplane, proxy.abilities), located is dataplane or located.spec)
         if proxy.made_of == made_of:
             return
@@ -279,7 +285,9 @@ class XdsKeeper:
         # Now, not at the end of the round: the listener and its certificates are to be of the same moment.
         self._identities.certify(proxy)
         listener = self._zones.listener(resource, proxy.abilities, proxy.certified)
-        address = self._hosts.address_of(cast("ZoneIngress | ZoneEgress", resource.spec).networking.address)
+        host = cast("ZoneIngress | ZoneEgress", resource.spec).networking.address
+        address = self._hosts.address_of(host)
+        proxy.unlocated = (host,) if address is None else ()
         readiness = admin(address, proxy.abilities) if address is not None else ()
         proxy.own.replace([*readiness, *([listener] if listener is not None else [])])
         proxy.made_of = resource.version
@@ -313,6 +321,21 @@ class XdsKeeper:
                 proxy.feed.show(self._layers(proxy))
             else:
                 self._show_at = min(self._show_at, proxy.shown_by)
+
+    def _explain(self, views: Mapping[str, MeshView]) -> Steps[None]:
+        """Tell of every proxy what of it is not there, and why."""
+        for number, proxy in enumerate(list(self._proxies.values())):
+            if number % EXPLAINED == EXPLAINED - 1:
+                yield
+            if proxy.feed not in self._proxies:
+                continue
+            if proxy.key.kind == "Dataplane":
+                shared = self._dataplanes.lacking(proxy)
+            else:
+                shared = self._zones.shared_by(proxy.key.kind, proxy.abilities).lacking
+            unknown = [h for h in proxy.unlocated if h in self._answered and self._hosts.address_of(h) is None]
+            waits = proxy.certified != proxy.identities.keys() and not is_certified(proxy, views)
+            proxy.feed.explain(proxy.lacking(unknown, waits=waits) + shared)
 
     def _guarded(self, proxy: Proxy, render: Callable[[], None]) -> None:
         """Render; one proxy that cannot be must not keep the others from it."""

@@ -28,6 +28,25 @@ MAX_WORD = 128
 MAX_NAME = 253
 """Characters of a proxy's name and of its mesh's, as everywhere."""
 MAX_DEPENDENCIES = 32
+MAX_FEATURES = 64
+MAX_PATH = 512
+SHOWN = frozenset(
+    {
+        "dataplane.admin.address",
+        "dataplane.admin.port",
+        "dataplane.admin.socketPath",
+        "dataplane.appProbeProxy.enabled",
+        "dataplane.dns.port",
+        "dataplane.proxyType",
+        "dataplane.readinessReporter.port",
+        "ipv6Enabled",
+        "metricsCertPath",
+        "metricsKeyPath",
+        "systemCaPath",
+        "workdir",
+    }
+)
+"""What an insight tells of a node; its version is in the subscription, its resource is a resource of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +71,8 @@ class ProxyMetadata:
     """Who a proxy says that it is, and what it can do.
 
     ``key`` is from the node's id and the proxy's type. ``resource`` is the one that is to be stored while it is
-    connected, None if it must be stored already; ``problem`` says why the text of one could not be read.
+    connected, None if it must be stored already; ``problem`` says why the text of one could not be read. ``shown`` is
+    what its insight tells of what it says, in Kuma's form.
     """
 
     key: ResourceKey
@@ -72,6 +92,7 @@ class ProxyMetadata:
     system_ca: str = ""
     ipv6: bool = True
     transparent_proxy: TransparentProxy | None = None
+    shown: Mapping[str, Json] = field(default_factory=dict)
 
 
 def key_of(node: Node) -> ResourceKey:
@@ -126,6 +147,7 @@ def read(node: Node, registry: Registry) -> ProxyMetadata:
         # Absent counts as true: kuma-dps that did not send it have always had IPv6.
         ipv6=said.get("ipv6Enabled", True) is True,
         transparent_proxy=_transparent_proxy(said.get("transparentProxy")),
+        shown=_shown(said),
     )
 
 
@@ -198,6 +220,19 @@ def _resource(key: ResourceKey, value: Json, registry: Registry) -> tuple[Resour
     if resource.key != key:
         return None, f"proxyId {key} does not match proxy resource {resource.key}"
     return resource, ""
+
+
+def _shown(said: Mapping[str, Json]) -> Mapping[str, Json]:
+    """What is told of a node: as it was said, without what is told elsewhere or has no bounds."""
+    shown: dict[str, Json] = {}
+    for name in sorted(said.keys() & SHOWN):
+        value = said[name]
+        if isinstance(value, bool | int | float) or (isinstance(value, str) and len(value) <= MAX_PATH):
+            shown[name] = value
+    features = said.get("features")
+    if isinstance(features, list):
+        shown["features"] = [*sorted({word for f in features if (word := _word(f))})[:MAX_FEATURES]]
+    return shown
 
 
 def _version(said: Mapping[str, Json], dynamic: Mapping[str, Json]) -> Version:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from meshd.model.steps import Steps
 from meshd.topology.view import MeshView
 from meshd.xds.encode import SchemaError
+from meshd.xds.external import outside_of
 from meshd.xds.matched import Matched
 from meshd.xds.names import outbound_listener, service_cluster
-from meshd.xds.outbound import ClusterKey, Settings, Wanted, outbound, outbound_cluster
+from meshd.xds.outbound import ClusterKey, Settings, Wanted, leaves_here, outbound, outbound_cluster
 from meshd.xds.resources import CLUSTER, ENDPOINTS, LISTENER, Layer, XdsResource
 
 Changed = frozenset[str] | None
@@ -41,13 +42,15 @@ class OutboundLayer:
 
     ``update`` brings it to a view; clusters that nothing leads to any more go at the second ``retire`` after it, since
     what led there may still be in use when a proxy hears of both at once. ``failed`` says of what could not be rendered
-    why, by name; it stays as it is and is tried again when it changes.
+    why, by name; it stays as it is and is tried again when it changes. ``refused`` are external services to which
+    nothing may be sent, and why.
     """
 
     def __init__(self, source: Source, matched: Matched, settings: Settings) -> None:
         self.layer = Layer()
         self.is_rendered = False
         self.failed: dict[str, str] = {}
+        self.refused: dict[str, str] = {}
         self.forked_from: OutboundLayer | None = None
         """What it still equals, until its first ``update``."""
         self._source = source
@@ -103,6 +106,7 @@ class OutboundLayer:
                 self.failed[name] = str(error)
             else:
                 self.failed.pop(name, None)
+                self._note_refused(view, key[0])
                 rendered += made
                 if len(made) == 1:  # it has its endpoints in itself now
                     complete.append(name)
@@ -120,11 +124,22 @@ class OutboundLayer:
         self.layer.remove(ENDPOINTS, names)
         for name in names:
             self.failed.pop(name, None)
+        for service in self.refused.keys() - {service for service, _ in self._uses}:
+            del self.refused[service]
 
     @property
     def has_retired(self) -> bool:
         """Whether ``retire`` has something to do."""
         return bool(self._retired or self._due)
+
+    def _note_refused(self, view: MeshView, name: str) -> None:
+        service, why = view.services.get(name), ""
+        if service is not None and leaves_here(service):
+            why = outside_of(view.mesh_name, service, self._settings.read_source, self._settings.system_ca).refused
+        if why:
+            self.refused[name] = why
+        else:
+            self.refused.pop(name, None)
 
     def _list(self, view: MeshView) -> Steps[set[Wanted]]:
         """Find out which outbounds there are to be, drop those that are not any more; returns the new ones."""

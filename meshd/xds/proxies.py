@@ -1,6 +1,6 @@
 """One connected proxy and what it is to have: which layers, and what of them is its own. Pure but for its layers."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -8,6 +8,7 @@ from meshd.ca.identity import Credentials, dataplane_uris
 from meshd.kinds.dataplane import Dataplane, GatewayType
 from meshd.kinds.mesh import Mesh
 from meshd.model import labels as label
+from meshd.model.errors import Violation
 from meshd.model.resource import Resource, ResourceKey
 from meshd.topology.view import MeshView
 from meshd.xds.abilities import Abilities
@@ -46,7 +47,7 @@ class Proxy:
     ``made_of`` is what ``own`` was last rendered from, so that it is rendered again only if that changed.
     ``identities`` are the owners of its certificates, by mesh; ``certified`` the meshes in which it shows one. At
     ``shown_by`` (trio time) it gets what there is although something of it is still to come. ``trouble`` is why it
-    could not be rendered at last.
+    could not be rendered at last, ``unlocated`` the names for which it needs an address first.
     """
 
     key: ResourceKey
@@ -61,11 +62,28 @@ class Proxy:
     identities: dict[str, str] = field(default_factory=dict)
     certified: frozenset[str] = frozenset()
     trouble: str = ""
+    unlocated: tuple[str, ...] = ()
 
     def certify(self, credentials: Mapping[str, Credentials]) -> None:
         """Show and trust this from now on, by mesh."""
         self.secrets.replace(secrets(credentials))
         self.certified = frozenset(mesh for mesh, found in credentials.items() if found.identity is not None)
+
+    def lacking(self, unknown: Collection[str], *, waits: bool) -> tuple[Violation, ...]:
+        """Why what is its own is not as its resource wants it.
+
+        ``unknown`` are names that were looked up and have no address, ``waits`` says that a certificate is to come.
+        """
+        found = []
+        if self.trouble:
+            found.append(Violation("configuration", f"cannot be rendered and keeps what it has: {self.trouble}"))
+        if unknown:
+            why = f"no address is known of {', '.join(sorted(unknown))}; the proxy keeps what it has"
+            found.append(Violation("networking", why))
+        if waits and self.feed.ready:
+            meshes = ", ".join(sorted(self.identities.keys() - self.certified))
+            found.append(Violation("mtls", f"no certificate yet in mesh {meshes}; its connections there fail"))
+        return tuple(found)
 
 
 def own_resources(view: MeshView, dataplane: Resource, abilities: Abilities, shapers: Shapers) -> Iterator[XdsResource]:
@@ -135,6 +153,11 @@ def source_of(dataplane: Resource, abilities: Abilities) -> Source:
     # An empty list cannot be told from none in what kuma-dp sends; Kuma takes it for all services, too.
     services = frozenset(reachable) if reachable and reachable != ("*",) else None
     return Vips(services, listed if abilities.bind_outbounds else ())
+
+
+def lacking_of(reasons: Mapping[str, str]) -> tuple[Violation, ...]:
+    """Why something is not as its authors want it, in an order of its own."""
+    return tuple(Violation(field, why) for field, why in sorted(reasons.items()))
 
 
 def uris_of(dataplane: Resource) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from meshd.discovery.messages import Entry
 from meshd.discovery.wire import any_bytes
+from meshd.model.errors import Violation
 from meshd.model.steps import Steps
 from meshd.xds.encode import PREFIX, Document, encode
 
@@ -160,11 +161,14 @@ class ProxyFeed:
 
     Owned by the keeper that made it; ``wake`` is set by its one reader and called, from the same thread, whenever
     ``take`` has something new. ``ready`` says that it was rendered: before, it must not be read as "there is nothing".
+    ``lacking`` is what of it could not be rendered, and why; ``on_lacking`` is called when that changes.
     """
 
     layers: tuple[Layer, ...] = ()
     wake: Callable[[], None] = nothing
     ready: bool = False
+    lacking: tuple[Violation, ...] = ()
+    on_lacking: Callable[[], None] = nothing
     _changes: list[Changes] = field(default_factory=list)
     _by_type: dict[str, tuple[dict[str, Entry], ...]] = field(default_factory=dict)
     """For each type that was asked for, that of each layer."""
@@ -220,6 +224,12 @@ class ProxyFeed:
         if not self.ready:
             self.ready = True
             self.wake()
+
+    def explain(self, lacking: tuple[Violation, ...]) -> None:
+        """This is what could not be rendered."""
+        if self.lacking != lacking:
+            self.lacking = lacking
+            self.on_lacking()
 
     def close(self) -> None:
         """Be told nothing more."""

@@ -74,6 +74,9 @@ class Insights(Protocol):
     def close(self, stream: Stream) -> None:
         """It is over."""
 
+    def refuse(self, proxy: ResourceKey, reasons: tuple[Violation, ...]) -> None:
+        """A proxy that is who it says is not served."""
+
 
 @dataclass(frozen=True, slots=True)
 class ControlPlane:
@@ -217,10 +220,12 @@ class XdsServer:
                 str(uuid.UUID(int=self._here.rng.getrandbits(128), version=4)),
                 metadata.version,
                 self._here.now(),
+                metadata=metadata.shown,
             )
             can = abilities(metadata, resource)
             if reason := refusal(can):
-                raise PeerError(f"{metadata.key}: {reason}")
+                self._insights.refuse(metadata.key, (Violation(*reason),))
+                raise PeerError(f"{metadata.key}: {reason[0]}: {reason[1]}")
             feed = self._keeper.attach(metadata.key, can)
             record.lacking = self._lacking(metadata.key)
             said = (record.lacking, record.refused)
@@ -233,6 +238,11 @@ class XdsServer:
                 self._insights.touch(record, hurry=answer is Answer.NACK or said != before)
                 self._on_answer(metadata.key, type_url)
 
+            def explained() -> None:
+                record.unrendered = feed.lacking
+                self._insights.touch(record, hurry=True)
+
+            feed.on_lacking = explained
             live.session = Session(
                 stream,
                 form,

@@ -7,6 +7,7 @@ from typing import cast
 from meshd.ca.identity import egress_owner, egress_uris
 from meshd.kinds.dataplane import Dataplane
 from meshd.model import labels as label
+from meshd.model.errors import Violation
 from meshd.model.resource import Resource
 from meshd.model.steps import Steps
 from meshd.topology.view import MeshView
@@ -14,6 +15,7 @@ from meshd.xds.abilities import Abilities
 from meshd.xds.clusters import AddressOf
 from meshd.xds.external import ReadSource
 from meshd.xds.matched import Shapers, of_tags
+from meshd.xds.proxies import lacking_of
 from meshd.xds.resources import Layer, XdsResource
 from meshd.xds.shaping import InboundDraft
 from meshd.xds.sni import SniRenderer, Subset
@@ -26,11 +28,15 @@ Names = Mapping[str, Collection[str] | None]
 
 @dataclass(eq=False, slots=True)
 class Shared:
-    """A renderer that several proxies share; ``moved``: their listeners are to be made again."""
+    """A renderer that several proxies share; ``moved``: their listeners are to be made again.
+
+    ``lacking`` are the services that could not be rendered, or to which nothing may be sent, and why.
+    """
 
     renderer: SniRenderer
     moved: bool = True
     is_rendered: bool = False
+    lacking: tuple[Violation, ...] = ()
 
 
 @dataclass(eq=False, slots=True)
@@ -89,6 +95,7 @@ class ZoneProxies:
             changed = names if shared.is_rendered else None
             shared.moved = (yield from shared.renderer.update(views, changed, subsets)) or not shared.is_rendered
             shared.is_rendered = True
+            shared.lacking = _lacking(shared.renderer)
 
     def identities(self, proxy: Resource, abilities: Abilities) -> Iterator[tuple[str, str, tuple[str, ...]]]:
         """The (mesh, owner, URIs) of the certificates that an egress needs; an ingress needs none."""
@@ -118,6 +125,12 @@ class ZoneProxies:
             found = known[2]
         self._subsets[view.mesh_name] = (view.policies, view.local_dataplanes, found)
         return found
+
+
+def _lacking(renderer: SniRenderer) -> tuple[Violation, ...]:
+    failed = {key: f"cannot be rendered and stays as it is: {why}" for key, why in renderer.failed.items()}
+    refused = renderer.refused if isinstance(renderer, EgressRenderer) else {}
+    return lacking_of({f"mesh {mesh} service {name}": why for (mesh, name), why in {**refused, **failed}.items()})
 
 
 def _key(kind: str, abilities: Abilities) -> tuple[object, ...]:

@@ -2,6 +2,7 @@
 
 from datetime import timedelta
 
+from meshd.insight.proxies import MAX_REASON, MAX_REASONS
 from meshd.insight.streams import Counts, Stream, streaming, touched
 from meshd.kinds.proxy_insights import Version
 from meshd.model.errors import Violation
@@ -56,3 +57,21 @@ def test_all_that_is_refused_is_shown_and_goes_when_it_is_over():
     }
     one.refused = one.lacking = ()
     assert streaming(one, shown, "cp").spec.metadata is None
+
+
+def test_reasons_are_bounded_in_number_and_length():
+    many = tuple(Violation(f"outbound {n:03}", "x" * 10_000) for n in range(200))
+    shown = streaming(stream("1", unrendered=many), None, "cp")
+    refused = shown.spec.metadata["refused"]
+    assert len(refused) == MAX_REASONS + 1
+    assert refused["..."] == f"and {200 - MAX_REASONS} more; see the log"
+    assert {len(why) for where, why in refused.items() if where != "..."} == {MAX_REASON}
+    assert streaming(stream("1", unrendered=many), shown, "cp") == shown
+
+
+def test_what_a_proxy_says_of_itself_is_shown_and_cannot_pass_for_a_reason():
+    one = stream("1", metadata={"workdir": "/w", "refused": {"a": "b"}})
+    shown = streaming(one, None, "cp")
+    assert shown.spec.metadata == {"workdir": "/w"}
+    later = streaming(stream("2", 1, metadata={"workdir": "/v"}, unrendered=(Violation("a", "b"),)), shown, "cp")
+    assert later.spec.metadata == {"workdir": "/v", "refused": {"a": "b"}}

@@ -68,10 +68,10 @@ def test_without_an_admin_api_there_is_nothing():
 def test_an_admin_api_at_another_host_is_refused(elsewhere):
     abilities = Abilities(admin_address=elsewhere, admin_port=9901, readiness_port=9902)
 
-    assert f'dataplane.admin.address: is "{elsewhere}", must be one of' in refusal(abilities)
+    assert f'dataplane.admin.address: is "{elsewhere}", must be one of' in ": ".join(refusal(abilities))
     assert list(admin("192.168.0.1", abilities)) == []
 
 
 @pytest.mark.parametrize("abilities", [TCP, Abilities(), Abilities(admin_address="10.0.0.1")])
 def test_what_is_harmless_is_not_refused(abilities):
-    assert refusal(abilities) == ""
+    assert refusal(abilities) is None

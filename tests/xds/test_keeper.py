@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from meshd.ca.identity import Credentials, Identity, TrustBundle, no_credentials
+from meshd.kinds.external_service import ExternalService
 from meshd.kinds.zone_ingress import ZoneIngress
 from meshd.model.resource import Resource, ResourceKey
 from meshd.model.shape import read_strict
@@ -383,6 +384,81 @@ async def test_an_outbound_that_cannot_be_rendered_does_not_keep_the_others(nurs
     await idle()
 
     assert len({n for n in feed.names(LISTENER) if n.startswith("outbound:240.")}) == 3
+
+
+async def test_a_feed_tells_what_could_not_be_rendered_until_it_can(nursery, autojump_clock):
+    shaper = Defective(service="api", inbound=True)
+    start = [b.mesh(), http("web-1", "web"), http("api-1", "api", "10.0.0.2")]
+    world = World(start, shapers=(("MeshTimeout", shaper),))
+    await nursery.start(world.keeper.run)
+    feed = world.keeper.attach(key("web-1"), REDIRECTED)
+    told = []
+    feed.on_lacking = lambda: told.append(lacking(feed))
+    await idle()
+    assert list(lacking(feed)) == ["configuration"]
+    assert "nonsense" in lacking(feed)["configuration"]
+
+    shaper.breaks_inbound = False
+    world.apply(mesh_timeout("web", "7s"))
+    await idle()
+    assert list(lacking(feed)) == ["outbound outbound:240.0.0.1:80"]
+    world.apply(http("api-2", "api", "10.0.0.4"))
+    await idle()
+    assert len(told) == 2  # the same again is no news
+    shaper.service = ""
+    world.apply(http("api-3", "api", "10.0.0.5"))
+    await idle()
+
+    assert told[2:] == [{}]
+
+
+def lacking(feed):
+    return {violation.field: violation.message for violation in feed.lacking}
+
+
+async def test_a_feed_tells_of_external_services_to_which_nothing_may_be_sent(nursery, autojump_clock):
+    plain = b.external("es", "outside", "example.com:443")
+    tls = {"enabled": True, "caCert": {"secret": "none"}}
+    networking = {"address": "example.com:443", "tls": tls}
+    outside = replace(plain, spec=ExternalService.model_validate({"networking": networking, "tags": plain.spec.tags}))
+    for through_egress in (False, True):
+        egress = b.egress("out")
+        world = World([b.mesh(zone_egress=through_egress), http("web-1", "web"), outside])
+        await world.store_zone_proxies(*([egress] if through_egress else []))
+        await nursery.start(world.keeper.run)
+        who = egress.key if through_egress else key("web-1")
+        feed = world.keeper.attach(who, REDIRECTED if not through_egress else Abilities())
+        await trio.sleep(1)
+
+        [(where, why)] = lacking(feed).items()
+        assert where == ("mesh default service outside" if through_egress else "external service outside")
+        assert "default has no DataSource(secret" in why
+        world.apply(plain)
+        await idle()
+        assert not feed.lacking
+
+
+async def test_a_feed_tells_of_names_without_an_address_and_of_missing_certificates(nursery, autojump_clock):
+    ingress = Resource(
+        ResourceKey("ZoneIngress", "", "in"),
+        ZoneIngress.model_validate({"networking": {"address": "in.example", "port": 10001}}),
+    )
+    world = World([b.mesh(), http("web-1", "web", "web.example"), http("api-1", "api", "10.0.0.2")], issues=False)
+    await world.store_zone_proxies(ingress)
+    await nursery.start(world.keeper.run)
+    web, api, zone = (world.keeper.attach(k, Abilities()) for k in (key("web-1"), key("api-1"), ingress.key))
+    await trio.sleep(CERTIFIED_S + 1)
+    assert lacking(web) == {"networking": "no address is known of web.example; the proxy keeps what it has"}
+    assert lacking(zone) == {"networking": "no address is known of in.example; the proxy keeps what it has"}
+    assert lacking(api) == {"mtls": "no certificate yet in mesh default; its connections there fail"}
+
+    world.names |= {"web.example": "10.0.0.1", "in.example": "10.0.0.9"}
+    world.cells["default", "api-1"].publish(certified("default", "api-1"))
+    await trio.sleep(LOOK_UP_AGAIN_S + 1)
+
+    assert not api.lacking
+    assert not zone.lacking
+    assert list(lacking(web)) == ["mtls"]
 
 
 async def test_a_proxy_that_goes_while_others_are_rendered_leaves_nothing_behind(nursery, autojump_clock, monkeypatch):

@@ -13,6 +13,7 @@ from meshd.discovery import DeltaRequest, Node, Rejection, StateRequest
 from meshd.discovery.fields import bytes_field, varint_field
 from meshd.discovery.wire import encode_node
 from meshd.kinds.dataplane import InboundState
+from meshd.model.errors import Violation
 from meshd.model.resource import ResourceKey
 from meshd.rpc import RpcError, Status
 from meshd.store.store import Delete, Put
@@ -35,6 +36,7 @@ from tests.xds.ads import (
     zone_token,
 )
 
+INSIGHT = ResourceKey("DataplaneInsight", "default", "web-1")
 TOKENS = Settings(Authn("zone-1"))
 PATHS = (DELTA_AGGREGATED, STREAM_AGGREGATED, STREAM_HEALTH_CHECK)
 
@@ -536,6 +538,43 @@ async def test_counts_are_written_every_ten_seconds_and_at_the_end(autojump_cloc
         await trio.sleep(1)
         [subscription] = it.insight().subscriptions
         assert subscription.disconnect_time is not None
+
+
+async def test_an_insight_tells_what_could_not_be_rendered_as_long_as_it_cannot(autojump_clock) -> None:
+    async with lab() as it:
+        said = {"dataplane.admin.port": "9901", "features": ["feature-b", 7, "feature-a"], "ipv6Enabled": True}
+        async with it.delta(node(passed=document(), **said), types=(CLUSTER,)) as proxy:
+            await proxy.taken()
+            await trio.sleep(1)
+            assert it.insight().metadata == said | {"features": ["feature-a", "feature-b"]}
+            [feed] = it.shelf.attached
+            feed.explain((Violation("outbound api", "nonsense"),))
+            await trio.sleep(1)
+            assert it.insight().metadata["refused"] == {"outbound api": "nonsense"}
+            version = it.store.get(INSIGHT).version
+            feed.explain((Violation("outbound api", "nonsense"),))
+            await trio.sleep(60)
+            assert it.store.get(INSIGHT).version == version
+            feed.explain(())
+            await trio.sleep(1)
+            assert "refused" not in it.insight().metadata
+
+
+async def test_an_insight_tells_why_a_proxy_is_not_served_until_it_is(autojump_clock) -> None:
+    async with lab() as it:
+        wrong = {"dataplane.admin.port": "9901", "dataplane.admin.address": "10.9.9.9"}
+        versions = set()
+        for _ in range(3):
+            await refusal(it, DELTA_AGGREGATED, hello(DELTA_AGGREGATED, node(passed=document(), **wrong)))
+            await trio.sleep(1)
+            versions.add(it.store.get(INSIGHT).version)
+        assert list(it.insight().metadata["refused"]) == ["node metadata dataplane.admin.address"]
+        assert not it.insight().subscriptions
+        assert len(versions) == 1  # the same reason is written once
+        async with it.delta(node(passed=document()), types=(CLUSTER,)) as proxy:
+            await proxy.taken()
+            await trio.sleep(1)
+            assert not it.insight().metadata
 
 
 # ---------------------------------------------------------------- health
