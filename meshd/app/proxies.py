@@ -35,7 +35,7 @@ def proxy_host(role: Role, loaded: LoadedConfig, parts: Parts, door: Door) -> Pr
     limits = EngineLimits(drain_s=role.config.general.drain_time.total_seconds())
 
     def read_source(mesh: str, source: DataSource) -> bytes:
-        return read_data_source(role.store, mesh, source)
+        return read_data_source(role.store, role.config.general.data_source_dir, mesh, source)
 
     dns = role.config.dns_server
     # A wildcard socket would take the port from the other zones of this host, in 127/8 it is never needed; and from

@@ -1,11 +1,13 @@
 """What all services of one role share."""
 
+import os
 import random
 import secrets
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
@@ -129,8 +131,11 @@ class Role:
         return diagnostics_server(self.config, self.metrics, ready, self.http_metrics)
 
 
-def read_data_source(store: Store, mesh: str, source: DataSource) -> bytes:
+def read_data_source(store: Store, directory: Path | None, mesh: str, source: DataSource) -> bytes:
     """The bytes that a data source of a mesh names: in itself, in a Secret of the mesh, or in a file of this host.
+
+    Who may write an ExternalService, maybe at the global, must not read this host's files by it: they are those below
+    ``directory``, None for none. A relative name is relative to it.
 
     Raises:
         ValueError: it is not there.
@@ -141,7 +146,16 @@ def read_data_source(store: Store, mesh: str, source: DataSource) -> bytes:
             raise ValueError(f"mesh '{mesh}' has no Secret '{source.secret}'")
         return resource.spec.data
     if source.file:
-        content = read_file(source.file)
+        if directory is None:
+            raise ValueError(
+                f"file {source.file} is not read: ExternalServices may name files of this host only below "
+                "general.dataSourceDir, which is not set; set it, or use a secret"
+            )
+        allowed = os.path.realpath(directory)
+        path = os.path.realpath(Path(allowed, source.file))
+        if os.path.commonpath([allowed, path]) != allowed:
+            raise ValueError(f"file {source.file} is not read: it is not below general.dataSourceDir, {directory}")
+        content = read_file(path)
         if isinstance(content, str):
             raise ValueError(f"cannot read {source.file}: {content}")
         return content

@@ -99,7 +99,7 @@ def dp_server_of(role: Role, parts: Parts, insights: ProxyInsights, door: Door) 
     config = role.config
 
     def read_source(mesh: str, source: DataSource) -> bytes:
-        return read_data_source(role.store, mesh, source)
+        return read_data_source(role.store, role.config.general.data_source_dir, mesh, source)
 
     identities = parts.identities
     outside = Outside(

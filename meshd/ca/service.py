@@ -381,9 +381,9 @@ async def read_materials(store: Store, mesh: Resource, offload: Offload = trio.t
 def read_file(path: str) -> bytes | str:
     """The content of a file, or why it cannot be read. Blocking."""
     file = Path(path)
-    if file.exists() and not file.is_file():  # a pipe would never end
-        return "it is no regular file"
     try:
+        if file.exists() and not file.is_file():  # a pipe would never end
+            return "it is no regular file"
         return file.read_bytes()
     except OSError as error:
         return error.strerror or type(error).__name__

@@ -247,6 +247,10 @@ class General(Section):
     drain_time: Duration = Field(
         default=timedelta(seconds=10), description="How long open connections may finish at shutdown (meshd)."
     )
+    data_source_dir: FilePath = Field(
+        default=None,
+        description="Where the files are that ExternalServices may name for TLS. Default: they may name none (meshd).",
+    )
 
 
 class Logging(Section):

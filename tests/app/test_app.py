@@ -5,6 +5,7 @@ import signal
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx
 import pytest
@@ -36,6 +37,7 @@ def dataplane(**networking):
     [
         (DataSource(secret="s"), b"of the secret"),
         (DataSource(file="{dir}/f"), b"of the file"),
+        (DataSource(file="f"), b"of the file"),
         (DataSource(inline=b"inline"), b"inline"),
         (DataSource(inline_string="text"), b"text"),
     ],
@@ -45,7 +47,7 @@ async def test_a_data_source_is_a_secret_of_the_mesh_a_file_or_itself(tmp_path, 
     store = MemoryStore(lambda: NOW)
     await store.write([Put(Resource(ResourceKey("Secret", "default", "s"), Secret(data=b"of the secret")))])
     here = source.model_copy(update={"file": source.file.format(dir=tmp_path)} if source.file else {})
-    assert read_data_source(store, "default", here) == content
+    assert read_data_source(store, tmp_path, "default", here) == content
 
 
 @pytest.mark.parametrize(
@@ -53,6 +55,7 @@ async def test_a_data_source_is_a_secret_of_the_mesh_a_file_or_itself(tmp_path, 
     [
         (DataSource(secret="s"), "mesh 'other' has no Secret 's'"),
         (DataSource(file="/nowhere/f"), "cannot read /nowhere/f: No such file or directory"),
+        (DataSource(file="/" + "long" * 100), "cannot read /long.*: File name too long"),
         (DataSource(file="/dev/zero"), "cannot read /dev/zero: it is no regular file"),
     ],
 )
@@ -60,7 +63,23 @@ async def test_a_data_source_that_is_not_there_is_named(source, message):
     store = MemoryStore(lambda: NOW)
     await store.write([Put(Resource(ResourceKey("Secret", "default", "s"), Secret(data=b"x")))])
     with pytest.raises(ValueError, match=message):
-        read_data_source(store, "other", source)
+        read_data_source(store, Path("/"), "other", source)
+
+
+@pytest.mark.parametrize("name", ["{dir}/key", "../key", "/proc/self/environ", "link", "{dir}/inside-not/../key"])
+def test_only_files_below_the_directory_are_read(tmp_path, name):
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "key").write_bytes(b"of the host")
+    (tmp_path / "inside" / "link").symlink_to(tmp_path / "key")
+    source = DataSource(file=name.format(dir=tmp_path))
+    with pytest.raises(ValueError, match=r"it is not below general\.dataSourceDir, .*/inside"):
+        read_data_source(MemoryStore(lambda: NOW), tmp_path / "inside", "default", source)
+
+
+def test_without_a_directory_no_file_is_read(tmp_path):
+    (tmp_path / "f").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"f is not read: .* general\.dataSourceDir, which is not set"):
+        read_data_source(MemoryStore(lambda: NOW), None, "default", DataSource(file=str(tmp_path / "f")))
 
 
 def test_a_token_is_read_without_its_line_end_and_named_if_it_cannot_be(tmp_path):

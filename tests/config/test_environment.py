@@ -33,6 +33,7 @@ SAMPLES = {
     "general.tlsCertFile": ("/a", "/a", GENERAL_TLS),
     "general.tlsKeyFile": ("/a", "/a", GENERAL_TLS),
     "general.drainTime": ("7s", "7s", {}),
+    "general.dataSourceDir": ("/d", "/d", {}),
     "store.type": ("memory", "memory", {}),
     "store.sqlite.path": ("/x.db", "/x.db", {}),
     "apiServer.http.enabled": ("false", False, HTTPS),
