@@ -52,6 +52,10 @@ restart, of nothing that it does not have. One whose CA cannot be used gets the 
 EXPLAINED = 50
 """Proxies that are looked at in one step; each takes a microsecond or two."""
 
+REST_S = 0.015
+"""What changes within so long after a round waits for its end: changes come in bursts (a Dataplane, its virtual IP, its
+insight), and a round looks at every proxy. The first of a burst does not wait."""
+
 T = TypeVar("T")
 
 
@@ -139,9 +143,11 @@ class XdsKeeper:
             nursery.start_soon(self._follow, self._outside.material)
             nursery.start_soon(self._follow_zone_proxies)
             task_status.started()
+            rested_at = -math.inf
             while True:
                 with trio.move_on_at(min(self._retire_at, self._show_at)):
                     await self._wake.wait()
+                await trio.sleep_until(rested_at)
                 self._wake = trio.Event()
                 if self._proxies and not load_schema.cache_info().currsize:
                     await trio.to_thread.run_sync(load_schema)
@@ -152,6 +158,7 @@ class XdsKeeper:
                     nursery.start_soon(self._look_up, host)
                 for mesh, owner in gone:
                     await self._outside.release(mesh, owner)
+                rested_at = trio.current_time() + REST_S
 
     async def _follow(self, cell: Latest[T]) -> None:
         seen = 0

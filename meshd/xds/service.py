@@ -16,6 +16,7 @@ from meshd.model.resource import Resource, ResourceKey
 from meshd.rpc import Connection, RpcError, ServerStream, Status
 from meshd.store.store import Create, Delete, Store, Update
 from meshd.xds import hds, lifecycle
+from meshd.xds.arrivals import Arrivals
 from meshd.xds.auth import Authn, authenticate, check_bearer, credential
 from meshd.xds.metadata import KIND_OF, ProxyMetadata
 from meshd.xds.metrics import Metrics
@@ -81,6 +82,7 @@ class Proxies:
         self._now = now
         self._metrics = metrics
         self._live: dict[ResourceKey, Live] = {}
+        self._arrivals = Arrivals()
         self._departures: dict[ResourceKey, trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
 
@@ -175,6 +177,7 @@ class Proxies:
             if departure is not None:
                 departure.cancel()
             try:
+                await self._take_turn(live)
                 resource = await self._register(stream, metadata)
                 yield live, resource
             finally:
@@ -182,6 +185,15 @@ class Proxies:
                     del self._live[key]
                     self._gone(key)
         raise RpcError(Status.UNAVAILABLE, live.cut or "the stream was ended")
+
+    async def _take_turn(self, live: Live) -> None:
+        """Let a proxy wait that connects again and again."""
+        wait_s = self._arrivals.wait_s(live.key, trio.current_time())
+        if wait_s:
+            log.info("%s connects too often: it is served in %.1f s", live.key, wait_s)
+            await trio.sleep(wait_s)
+            if live.is_over():
+                raise UnavailableError("the proxy has gone while it waited")
 
     async def _make_room(self, stream: ServerStream, key: ResourceKey) -> None:
         """End the stream that has the name if it does not answer; raise RpcError if it does."""

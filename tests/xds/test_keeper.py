@@ -22,7 +22,7 @@ from meshd.topology.build import Topology
 from meshd.topology.vips import Book
 from meshd.xds.abilities import Abilities, Redirect
 from meshd.xds.encode import load_schema
-from meshd.xds.keeper import CERTIFIED_S, LOOK_UP_AGAIN_S, RETIRE_S, Outside, XdsKeeper
+from meshd.xds.keeper import CERTIFIED_S, LOOK_UP_AGAIN_S, REST_S, RETIRE_S, Outside, XdsKeeper
 from meshd.xds.resources import CLUSTER, ENDPOINTS, LISTENER, ORDER, SECRET
 from meshd.xds.shaping import Shaper
 from tests.topology import builders as b
@@ -118,7 +118,7 @@ def http(name, service, address="10.0.0.1", **tags):
 
 
 async def idle():
-    await trio.testing.wait_all_tasks_blocked()
+    await trio.sleep(2.5 * REST_S)  # a round, and one for what that one set off
 
 
 async def test_a_proxy_is_ready_once_its_resource_is_in_the_view(nursery, autojump_clock):
@@ -151,6 +151,25 @@ async def test_a_changed_endpoint_is_one_assignment_for_everybody(nursery, autoj
     assert [dict(feed.take()) for feed in feeds] == [{ENDPOINTS: {"api"}}] * 2
     assert woken
     assert feeds[0].layers[2] is feeds[1].layers[2]
+
+
+async def test_a_burst_is_one_round_after_the_first_change(nursery, autojump_clock):
+    world = World([b.mesh(), http("web-1", "web"), http("api-1", "api", "10.0.0.2")])
+    await nursery.start(world.keeper.run)
+    feed = world.keeper.attach(key("web-1"), REDIRECTED)
+    await trio.sleep(1)
+    feed.take()
+    woken = []
+    feed.wake = lambda: woken.append(trio.current_time())
+
+    began = trio.current_time()
+    for n in range(10):
+        world.apply(http("api-1", "api", f"10.0.1.{n}"))
+        await trio.sleep(REST_S / 20)
+    await trio.sleep(1)
+
+    assert woken == [began, began + REST_S]
+    assert b"10.0.1.9" in feed.get(ENDPOINTS, "api").body
 
 
 async def test_a_cluster_outlives_what_led_to_it(nursery, autojump_clock):

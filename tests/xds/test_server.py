@@ -17,6 +17,7 @@ from meshd.model.errors import Violation
 from meshd.model.resource import ResourceKey
 from meshd.rpc import RpcError, Status
 from meshd.store.store import Delete, Put
+from meshd.xds.arrivals import AT_ONCE, EVERY_S
 from meshd.xds.auth import Authn
 from meshd.xds.resources import CLUSTER, ENDPOINTS, LISTENER, SECRET
 from meshd.xds.server import DELTA_AGGREGATED, STREAM_AGGREGATED, STREAM_HEALTH_CHECK
@@ -396,6 +397,23 @@ async def test_a_preset_resource_stays_and_keeps_its_labels(autojump_clock) -> N
             assert not any(name.startswith("meshd.io/") for name in labels)
         await trio.sleep(3600)
         assert it.dataplane() is not None
+
+
+async def test_a_proxy_that_connects_again_and_again_has_to_wait(autojump_clock) -> None:
+    async with lab() as it:
+        began = trio.current_time()
+        took = []
+        for _ in range(AT_ONCE + 2):
+            async with it.delta(node(passed=document()), types=(CLUSTER,)) as proxy:
+                await proxy.taken()
+                took.append(trio.current_time() - began)
+        assert took[AT_ONCE - 1] < EVERY_S
+        assert took[AT_ONCE] >= EVERY_S
+        assert took[AT_ONCE + 1] >= 2 * EVERY_S
+        async with it.delta(node("web-2", passed=document("web-2")), types=(CLUSTER,)) as other:
+            began = trio.current_time()
+            await other.taken()
+            assert trio.current_time() - began < EVERY_S
 
 
 async def test_a_second_stream_is_refused_while_the_first_lives(autojump_clock) -> None:
