@@ -27,7 +27,7 @@ from meshd.xds.resources import LISTENER
 from meshd.xds.server import ControlPlane, XdsServer
 from meshd.xds.service import Settings
 
-_OUTBOUND = re.compile(r"outbound:(\d+\.\d+\.\d+\.\d+):(\d+)\Z")
+_OUTBOUND = re.compile(r"outbound:([0-9.]{7,15}):([0-9]{1,5})")
 
 
 def settings(config: Config, internal: InternalCredentials) -> Settings:
@@ -121,9 +121,17 @@ def dp_server_of(role: Role, parts: Parts, insights: ProxyInsights, door: Door) 
 
 
 def bound_by(listeners: Iterable[str]) -> BoundVips:
-    """The addresses and ports of the outbound listeners among these names."""
-    found = (_OUTBOUND.match(name) for name in listeners)
-    return BoundVips(single=frozenset((str(IPv4Address(m[1])), int(m[2])) for m in found if m))
+    """The addresses and ports of the outbound listeners among these names, which may be anything: a proxy says them."""
+    found = (_OUTBOUND.fullmatch(name) for name in listeners)
+    return BoundVips(single=frozenset((m[1], int(m[2])) for m in found if m and is_place(m[1], m[2])))
+
+
+def is_place(address: str, port: str) -> bool:
+    """Whether these are an IPv4 address and a port, as they are written."""
+    try:
+        return str(IPv4Address(address)) == address and str(int(port)) == port and 0 < int(port) < 65536
+    except ValueError:
+        return False
 
 
 def uris_of(dataplane: Resource) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from meshd.model.steps import Steps
 from meshd.topology.view import MeshView
 from meshd.xds import dns
 from meshd.xds.abilities import Abilities
-from meshd.xds.dynconf import dynamic_config
+from meshd.xds.dynconf import Answer, dynamic_config
 from meshd.xds.outbounds import Vips
 from meshd.xds.resources import Layer, XdsResource
 
@@ -37,6 +37,7 @@ class Resolvers:
     """See the module."""
 
     _names: dict[NamesKey, dns.Names] = field(default_factory=dict)
+    _records: dict[tuple[NamesKey, tuple[tuple[str, str], ...]], tuple[dns.Names, Answer]] = field(default_factory=dict)
     _layers: dict[ResolverKey, tuple[Layer, dns.Names | None]] = field(default_factory=dict)
 
     def layer(self, key: ResolverKey) -> Layer:
@@ -49,6 +50,8 @@ class Resolvers:
             del self._layers[stale]
         for gone in self._names.keys() - {key.names for key in used}:
             del self._names[gone]
+        for unused in self._records.keys() - {(key.names, key.labels) for key in used}:
+            del self._records[unused]
         for key in used:
             wanted, view = key.names, views.get(key.names.mesh)
             layer, rendered = self.layer(key), self._layers[key][1]
@@ -58,9 +61,21 @@ class Resolvers:
             known = yield from dns.updated(before, dns.reachable(view.vips, wanted.reachable))
             self._names[wanted] = known
             if known is not rendered:
-                layer.put(_resources(key, known))
+                layer.put(self._resources(key, known))
                 self._layers[key] = (layer, known)
                 yield
+
+    def _resources(self, key: ResolverKey, known: dns.Names) -> Iterator[XdsResource]:
+        if key.names.form is dns.Form.ENVOY:
+            yield dns.listener(known, key.abilities.dns_port)
+            return
+        # The listener is at a path of the proxy's own; what it answers is as long as there are services.
+        place = key.names, key.labels
+        of, answer = self._records.get(place, (None, None))
+        if answer is None or of is not known:
+            answer = dns.records(known, key.labels)
+            self._records[place] = known, answer
+        yield from dynamic_config([answer], key.abilities)
 
 
 def key_of(dataplane: Resource, abilities: Abilities, source: object) -> ResolverKey | None:
@@ -73,10 +88,3 @@ def key_of(dataplane: Resource, abilities: Abilities, source: object) -> Resolve
     if form is dns.Form.ENVOY:
         return ResolverKey(names, (), Abilities(dns_port=abilities.dns_port))
     return ResolverKey(names, dns.extra_labels(dataplane), Abilities(workdir=abilities.workdir, ipv6=abilities.ipv6))
-
-
-def _resources(key: ResolverKey, known: dns.Names) -> Iterator[XdsResource]:
-    if key.names.form is dns.Form.ENVOY:
-        yield dns.listener(known, key.abilities.dns_port)
-    else:
-        yield from dynamic_config([dns.records(known, key.labels)], key.abilities)
