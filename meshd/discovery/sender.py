@@ -145,6 +145,13 @@ class Sender:
         """How many names the other end makes us remember."""
         return sum(max(len(s.names), len(s.sent)) for s in self._types.values())
 
+    def strange(self, request: DeltaRequest) -> int:
+        """How many names of nothing that there is would be remembered with this request. Looks at each."""
+        get, remembered = self._resources.get, {t: s.names | s.sent.keys() for t, s in self._types.items()}
+        new = {*request.subscribe, *request.initial_versions}
+        remembered[request.type_url] = remembered.get(request.type_url, set()) | new
+        return sum(get(type_url, name) is None for type_url, names in remembered.items() for name in names)
+
     def receive(self, request: DeltaRequest) -> Answer:
         """Take in one request: its answer to an earlier response and its changes of the subscription."""
         subscription = self._types.get(request.type_url)

@@ -124,6 +124,12 @@ class StateOfTheWorld:
         """How many names the other end makes us remember."""
         return sum(len(s.names) for s in self._types.values())
 
+    def strange(self, request: StateRequest) -> int:
+        """How many names of nothing that there is would be remembered with this request. Looks at each."""
+        get, remembered = self._resources.get, {t: s.names for t, s in self._types.items()}
+        remembered[request.type_url] = set(request.names)
+        return sum(get(type_url, name) is None for type_url, names in remembered.items() for name in names)
+
     def receive(self, request: StateRequest) -> Answer:
         """Take in one request. One that answers a response which is not the newest of its type counts for nothing."""
         state = self._types.get(request.type_url)

@@ -95,18 +95,29 @@ class ProxyMetadata:
     shown: Mapping[str, Json] = field(default_factory=dict)
 
 
+def mesh_and_name(node_id: str) -> tuple[str, str]:
+    """Whom the id of a node names: up to the first dot it is the mesh, empty for a zone proxy.
+
+    Raises:
+        PeerError: it names nobody.
+    """
+    mesh, dot, name = node_id.partition(".")
+    shown = node_id[:MAX_WORD]
+    if not dot or not name:
+        raise PeerError(f"node id {shown!r} names no proxy; it must be <mesh>.<name>, or .<name> for a zone proxy")
+    if len(mesh) > MAX_NAME or len(name) > MAX_NAME or not node_id.isprintable():
+        raise PeerError(f"node id {shown!r} is no name of a mesh and a proxy")
+    return mesh, name
+
+
 def key_of(node: Node) -> ResourceKey:
-    """Which proxy a node is: the id up to the first dot is the mesh, empty for a zone proxy.
+    """Which proxy a node is.
 
     Raises:
         PeerError: the node names none.
     """
-    mesh, dot, name = node.id.partition(".")
+    mesh, name = mesh_and_name(node.id)
     shown = node.id[:MAX_WORD]
-    if not dot or not name:
-        raise PeerError(f"node id {shown!r} names no proxy; it must be <mesh>.<name>, or .<name> for a zone proxy")
-    if len(mesh) > MAX_NAME or len(name) > MAX_NAME or not node.id.isprintable():
-        raise PeerError(f"node id {shown!r} is no name of a mesh and a proxy")
     said = _text(node.metadata.get("dataplane.proxyType"))
     kind = KIND_OF.get(said)
     if kind is None:

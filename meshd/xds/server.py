@@ -48,6 +48,7 @@ APPEAR_S = 30.0
 """Health discovery waits so long for a Dataplane: the stream of the same proxy that stores it may be later."""
 REFUSED_S = 10.0
 """Health discovery is refused no sooner: Envoy asks for it again within a second, for ever, without a backoff."""
+SHUTDOWN = "the control plane is shutting down"
 LOGGED_REFUSALS = 1000
 """Reasons that are remembered so that each is logged once a proxy."""
 
@@ -124,6 +125,7 @@ class XdsServer:
         self._proxies = Proxies(here.store, here.registry, settings, here.now, self._metrics)
         self._ready = trio.Event()
         self._probing: dict[ResourceKey, set[trio.Event]] = {}
+        self._probes: set[trio.CancelScope] = set()
         self._refused: dict[str, str] = {}
         self.handlers: Mapping[str, Handler] = {
             STREAM_AGGREGATED: self._edge("ads", lambda stream: self._aggregated(stream, STATE_OF_THE_WORLD)),
@@ -150,8 +152,10 @@ class XdsServer:
             finally:
                 self._ready = trio.Event()
                 for live in list(self._proxies.live.values()):
-                    live.cut = "the control plane is shutting down"
+                    live.cut = SHUTDOWN
                     live.scope.cancel()
+                for scope in self._probes:
+                    scope.cancel()
 
     # ------------------------------------------------------------------ the edge
 
@@ -283,20 +287,29 @@ class XdsServer:
         key = metadata.key
         if key.kind != "Dataplane":
             raise PeerError(f"{key}: health discovery is for Dataplanes")
-        await self._proxies.authenticated(stream, metadata, wait_s=APPEAR_S)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._specify, stream, metadata)
-            if first.is_report:
-                await self._proxies.report(key, first)
-            while True:
-                data = await stream.receive()
-                if data is None:
-                    raise UnavailableError("the proxy ended its side of the stream")
-                report = _report(data)
-                if report.node is not None and report.node.id not in ("", f"{key.mesh}.{key.name}"):
-                    raise PeerError(f"the stream is that of {key}; its node cannot change")
-                if report.is_report:
-                    await self._proxies.report(key, report)
+        with trio.CancelScope() as scope:
+            self._probes.add(scope)
+            try:
+                await self._proxies.authenticated(stream, metadata, wait_s=APPEAR_S)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._specify, stream, metadata)
+                    await self._take_reports(stream, key, first)
+            finally:
+                self._probes.discard(scope)
+        raise UnavailableError(SHUTDOWN)
+
+    async def _take_reports(self, stream: ServerStream, key: ResourceKey, first: hds.Report) -> None:
+        if first.is_report:
+            await self._proxies.report(key, first)
+        while True:
+            data = await stream.receive()
+            if data is None:
+                raise UnavailableError("the proxy ended its side of the stream")
+            report = _report(data)
+            if report.node is not None and report.node.id not in ("", f"{key.mesh}.{key.name}"):
+                raise PeerError(f"the stream is that of {key}; its node cannot change")
+            if report.is_report:
+                await self._proxies.report(key, report)
 
     async def _specify(self, stream: ServerStream, metadata: ProxyMetadata) -> None:
         """Tell a proxy what to probe, now and whenever that changes."""

@@ -18,7 +18,7 @@ from meshd.store.store import Create, Delete, Store, Update
 from meshd.xds import hds, lifecycle
 from meshd.xds.arrivals import Arrivals
 from meshd.xds.auth import Authn, authenticate, check_bearer, credential
-from meshd.xds.metadata import KIND_OF, ProxyMetadata
+from meshd.xds.metadata import KIND_OF, ProxyMetadata, mesh_and_name
 from meshd.xds.metrics import Metrics
 from meshd.xds.session import Session
 
@@ -137,13 +137,14 @@ class Proxies:
         """Refuse a call whose token cannot be that of this node, before what it sends is read.
 
         Raises:
+            PeerError: the id is not that of a proxy.
             RpcError: UNAUTHENTICATED.
         """
-        mesh, _, name = node_id.partition(".")
+        mesh, name = mesh_and_name(node_id)
         try:
             check_bearer(self._store, self._settings.authn, credential(stream.metadata), mesh, name, self._now())
         except DeniedError as error:
-            raise RpcError(Status.UNAUTHENTICATED, f"{node_id[:512]}: authentication failed: {error}") from None
+            raise RpcError(Status.UNAUTHENTICATED, f"{node_id}: authentication failed: {error}") from None
 
     def _authenticate(self, stream: ServerStream, resources: list[Resource]) -> None:
         try:

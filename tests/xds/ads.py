@@ -132,9 +132,14 @@ class Lab:
         async with trio.open_nursery() as nursery:
             self.nursery = nursery
             await nursery.start(insights.run)
-            await nursery.start(self.xds.run)
+            self.serving = trio.CancelScope()
+            await nursery.start(self._serve)
             yield self
             nursery.cancel_scope.cancel()
+
+    async def _serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        with self.serving:
+            await self.xds.run(task_status=task_status)
 
     @asynccontextmanager
     async def dial(self) -> AsyncIterator[Channel]:

@@ -17,6 +17,7 @@ from meshd.model.errors import Violation
 from meshd.model.resource import ResourceKey
 from meshd.rpc import RpcError, Status
 from meshd.store.store import Delete, Put
+from meshd.xds import session
 from meshd.xds.arrivals import AT_ONCE, EVERY_S
 from meshd.xds.auth import Authn
 from meshd.xds.resources import CLUSTER, ENDPOINTS, LISTENER, SECRET
@@ -197,6 +198,8 @@ async def test_every_call_is_authenticated(autojump_clock) -> None:
                 error = await refusal(it, path, message, *[("authorization", t) for t in sent])
                 assert error.status is Status.UNAUTHENTICATED, (path, reason)
                 assert reason in error.message, (path, reason)
+            error = await refusal(it, path, hello(path, Node("web-1")), *authorization(good))
+            assert "node id 'web-1' names no proxy; it must be <mesh>.<name>" in error.message
         assert it.dataplane() is None
         assert it.shelf.attached == {}
         async with it.delta(node(passed=document()), token=good) as proxy:
@@ -341,6 +344,27 @@ async def test_a_stream_is_held_to_its_bounds(autojump_clock, request_: DeltaReq
         async with it.delta(node(), types=tuple(f"t{i}" for i in range(32))) as proxy:
             await proxy.ask(DeltaRequest("one more"))
             with pytest.raises(RpcError, match="more than 32 types"):
+                while True:
+                    await proxy.take()
+
+
+@pytest.mark.parametrize("form", ["delta", "sotw"])
+async def test_names_of_what_there_is_count_for_nothing(autojump_clock, monkeypatch, form: str) -> None:
+    monkeypatch.setattr(session, "MAX_NAMES", 10)
+    there = tuple(f"c{i}" for i in range(30))
+    async with lab() as it:
+        it.shelf.layer.put([*(cluster(name) for name in there), *(endpoints(name, 1) for name in there)])
+        async with getattr(it, form)(node(passed=document()), types=(CLUSTER,)) as proxy:
+            await proxy.take()
+            await proxy.ask(
+                DeltaRequest(ENDPOINTS, subscribe=there) if form == "delta" else StateRequest(ENDPOINTS, there)
+            )
+            more = tuple(f"strange{i}" for i in range(11))
+            wanted = (*there, *more)
+            await proxy.ask(
+                DeltaRequest(ENDPOINTS, subscribe=more) if form == "delta" else StateRequest(ENDPOINTS, wanted)
+            )
+            with pytest.raises(RpcError, match="more than 10 names of nothing that there is"):
                 while True:
                     await proxy.take()
 
@@ -667,6 +691,21 @@ async def test_a_zone_without_health_discovery_does_not_serve_it(autojump_clock)
         async with it.delta(who) as proxy:
             await proxy.taken()
             assert it.dataplane().networking.inbound[0].is_ready
+
+
+async def test_all_streams_end_when_the_control_plane_stops(autojump_clock) -> None:
+    async with lab() as it:
+        who = node(passed=document(networking=PROBED))
+        async with it.delta(who) as proxy, it.dial() as channel, channel.stream(STREAM_HEALTH_CHECK) as probes:
+            await proxy.taken()
+            await probes.send(hello(STREAM_HEALTH_CHECK, who))
+            assert b"localhost:8080" in await probes.receive()
+            it.serving.cancel()
+            for stream in (proxy.stream, probes):
+                with pytest.raises(RpcError, match="the control plane is shutting down") as raised:
+                    while True:
+                        await stream.receive()
+                assert raised.value.status is Status.UNAVAILABLE
 
 
 async def test_health_discovery_waits_for_a_dataplane_and_then_gives_up(autojump_clock) -> None:
