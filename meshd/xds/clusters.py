@@ -19,33 +19,70 @@ DEFAULT_CONNECT_TIMEOUT = "5s"
 LOCAL_CONNECT_TIMEOUT = "10s"
 LOCAL_IDLE_TIMEOUT = "7200s"
 
-PASSIVE_EJECTION: Document = {
+LEFT_ALONE: Document = {
     "splitExternalLocalOriginErrors": True,
-    "consecutiveLocalOriginFailure": 3,
     "enforcingConsecutiveLocalOriginFailure": 100,
     "enforcingLocalOriginSuccessRate": 0,
     "consecutive5xx": 4294967295,
     "enforcingConsecutive5xx": 0,
-    "consecutiveGatewayFailure": 3,
-    "enforcingConsecutiveGatewayFailure": 100,
     "enforcingSuccessRate": 0,
     "interval": "1s",
+    "maxEjectionPercent": 100,
+}
+PASSIVE_EJECTION: Document = {
+    **LEFT_ALONE,
+    "consecutiveLocalOriginFailure": 3,
+    "consecutiveGatewayFailure": 3,
+    "enforcingConsecutiveGatewayFailure": 100,
     "baseEjectionTime": "5s",
     "maxEjectionTime": "30s",
-    "maxEjectionPercent": 100,
 }
 """What leaves an endpoint that does not serve, by itself: traffic moves away from an instance or zone that fails.
 
-Counted in a row are connections that could not be made (the TLS handshake included), and answers 502, 503 and 504: with
-a 503 the proxy of an instance says that its application is gone. That is fewer than the attempts of a request in a new
-mesh (``policies.mesh_retry.initial``), so the request that finds out is answered by another. An ejection also ends the
-HTTP/2 connections to an ingress, which are tied to one instance behind it. Kuma has nothing here unless a
-MeshCircuitBreaker says so; one that configures outlier detection replaces this.
+Counted in a row are connections that could not be made (the TLS handshake included), requests without an answer, and
+answers 502, 503 and 504: with a 503 the proxy of an instance says that its application is gone. That is fewer than the
+attempts of a request in a new mesh (``policies.mesh_retry.initial``), so the request that finds out is answered by
+another. An ejection also ends the HTTP/2 connections to an ingress, which are tied to one instance behind it. Kuma has
+nothing here unless a MeshCircuitBreaker says so; one that configures outlier detection replaces this.
 """
 
-NO_PANIC: Document = {"healthyPanicThreshold": {"value": 1}}
+PASSIVE_EJECTION_TCP: Document = {**PASSIVE_EJECTION, "consecutiveLocalOriginFailure": 1}
+"""The same where only connections are counted: one that cannot be made is never an application's own affair. The next
+attempt goes elsewhere at once, and what is silent costs its connect timeout once, not three times."""
+
+NO_PANIC: Document = {"healthyPanicThreshold": {"value": 1}, "updateMergeWindow": "0s"}
 """Envoy ignores ejections when less than half of the endpoints are left (its percentage is of whole numbers); with this
-only when none is: traffic to a dead majority would fail although somebody could serve it."""
+only when none is: traffic to a dead majority would fail although somebody could serve it. Workers hear of an ejection
+at once; Envoy would tell them up to a second after one that has just ended, and all attempts go there meanwhile."""
+
+APPLICATION_EJECTION: Document = {
+    **LEFT_ALONE,
+    "consecutiveLocalOriginFailure": 1,
+    "enforcingConsecutiveGatewayFailure": 0,
+    "baseEjectionTime": "5s",
+    "maxEjectionTime": "5s",
+}
+"""What an inbound remembers of a tcp application that refused a connection.
+
+Envoy connects to the application while the client's handshake goes on. In TLS 1.3 that often looks done to the client
+before the refusal is here: then the connection is lost, and nothing tells the client's proxy not to send the next one.
+As long as the application is left alone, connections end before their handshake, and go to another instance.
+"""
+APPLICATION_NO_PANIC: Document = {**NO_PANIC, "healthyPanicThreshold": {"value": 0}}
+"""There is one endpoint: with the threshold of others it could never be left alone."""
+
+KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT = "2s", "2s"
+"""How often an HTTP/2 connection is asked whether the other end is there, and how long nothing at all may come back.
+Together less than the idle timeout of a gateway's requests in a new mesh (5 s): a request that waits at an end that
+fell silent has time to be tried elsewhere."""
+
+REQUESTS_PER_CONNECTION = 1000
+"""How many requests an HTTP/2 connection to the mesh takes. One to an ingress is one to an instance behind it, which
+the ingress chose: so all of a client's requests to a zone would go to one instance for ever. With this the next
+connection goes to the next one, at the price of one handshake in so many requests."""
+
+TCP_KEEPALIVE: Document = {"tcpKeepalive": {"keepaliveProbes": 3, "keepaliveTime": 10, "keepaliveInterval": 5}}
+"""Seconds. Connections to a host that vanished end within 25 s, where the kernel would take two hours."""
 
 
 def cluster(name: str, kind: str, connect_timeout: str = "") -> Document:
@@ -106,6 +143,15 @@ def speak(document: Document, version: int) -> None:
     """Let a cluster speak HTTP/1.1 (1) or HTTP/2 (2) to its endpoints."""
     protocol = "http2ProtocolOptions" if version == 2 else "httpProtocolOptions"
     http_options(document)["explicitHttpConfig"] = {protocol: {}}
+
+
+def multiplex(document: Document) -> None:
+    """Let a cluster speak HTTP/2 to the mesh: it notices peers that fell silent, and spreads over those behind one."""
+    speak(document, 2)
+    options = http_options(document)
+    keepalive = {"interval": KEEPALIVE_INTERVAL, "timeout": KEEPALIVE_TIMEOUT}
+    options["explicitHttpConfig"]["http2ProtocolOptions"] = {"connectionKeepalive": keepalive}
+    options["commonHttpProtocolOptions"] = {"maxRequestsPerConnection": REQUESTS_PER_CONNECTION}
 
 
 def bind_from(document: Document, address: str) -> None:

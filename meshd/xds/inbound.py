@@ -129,6 +129,9 @@ def _application(networking: Networking, inbound: Inbound, protocol: str, abilit
     if protocol in HTTP_PROTOCOLS:
         clusters.http_options(cluster)["commonHttpProtocolOptions"] = {"idleTimeout": clusters.LOCAL_IDLE_TIMEOUT}
         clusters.speak(cluster, 1 if protocol == "http" else 2)
+    else:
+        cluster["outlierDetection"] = clusters.APPLICATION_EJECTION
+        cluster["commonLbConfig"] = clusters.APPLICATION_NO_PANIC
     return cluster
 
 

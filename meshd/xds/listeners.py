@@ -52,6 +52,16 @@ def tcp_proxy(stat: str, cluster: str, idle_timeout: str = "") -> Document:
     return document
 
 
+def try_again(document: Document, attempts: int) -> None:
+    """Let a TCP proxy try so many endpoints.
+
+    Not at once: that the last one is left alone must reach the worker first, or the next attempt goes there too.
+    """
+    document["maxConnectAttempts"] = attempts
+    if attempts > 1:
+        document["backoffOptions"] = {"baseInterval": "0.025s", "maxInterval": "0.1s"}
+
+
 def weighted_tcp_proxy(stat: str, clusters: Sequence[tuple[str, int]]) -> Document:
     """A TCP proxy that shares its connections among clusters by weight."""
     if len(clusters) == 1:

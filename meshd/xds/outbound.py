@@ -168,8 +168,10 @@ def outbound_cluster(view: MeshView, key: ClusterKey, matched: Matched, settings
         document = external_cluster(name, found, endpoints, outside, ipv6=settings.ipv6)
     else:
         document = clusters.eds(name)
-        document["outlierDetection"] = clusters.PASSIVE_EJECTION
+        is_http = destination.speaks_http
+        document["outlierDetection"] = clusters.PASSIVE_EJECTION if is_http else clusters.PASSIVE_EJECTION_TCP
         document["commonLbConfig"] = clusters.NO_PANIC
+        document["upstreamConnectionOptions"] = clusters.TCP_KEEPALIVE
         if cast("Mesh", view.mesh.spec).enabled_backend() is not None:
             shown = label.ZONE_EGRESS_SERVICE if destination.is_external else service
             document["transportSocket"] = tls.outbound(
@@ -177,8 +179,10 @@ def outbound_cluster(view: MeshView, key: ClusterKey, matched: Matched, settings
             )
         if destination.speaks_http:
             # Inbounds speak either to their application; what is outside speaks what its resource says.
-            plain = destination.is_external and destination.protocol == "http"
-            clusters.speak(document, 1 if plain else 2)
+            if destination.is_external and destination.protocol == "http":
+                clusters.speak(document, 1)
+            else:
+                clusters.multiplex(document)
     matched.cluster(ClusterDraft(destination, document))
     yield resource(CLUSTER, document)
     if document["type"] == "EDS":

@@ -307,8 +307,9 @@ class SniRenderer(ABC):
     def _passing_cluster(self, name: str) -> Document:
         document = clusters.eds(name, self.connect_timeout)
         document["circuitBreakers"] = UNLIMITED
-        document["outlierDetection"] = clusters.PASSIVE_EJECTION
+        document["outlierDetection"] = clusters.PASSIVE_EJECTION_TCP
         document["commonLbConfig"] = clusters.NO_PANIC
+        document["upstreamConnectionOptions"] = clusters.TCP_KEEPALIVE
         return document
 
 
@@ -328,5 +329,5 @@ def _match(snis: Sequence[str]) -> Document:
 
 def _passing_chain(cluster: str, match: Document) -> Document:
     proxy = listeners.tcp_proxy(cluster, cluster, IDLE_TIMEOUT)
-    proxy["maxConnectAttempts"] = CONNECT_ATTEMPTS
+    listeners.try_again(proxy, CONNECT_ATTEMPTS)
     return listeners.chain([listeners.network_filter(proxy)], match)

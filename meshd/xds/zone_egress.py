@@ -114,7 +114,7 @@ class EgressRenderer(SniRenderer):
             drafted.hcm = self._connection_manager(service.name, cluster)
         else:
             drafted.tcp = listeners.tcp_proxy(service.name, cluster, IDLE_TIMEOUT)
-            drafted.tcp["maxConnectAttempts"] = CONNECT_ATTEMPTS
+            listeners.try_again(drafted.tcp, CONNECT_ATTEMPTS)
         draft = InboundDraft(
             mesh=mesh,
             dataplane=None,

@@ -14,6 +14,10 @@ OFF = {
 }
 
 
+AT_ONCE = {"updateMergeWindow": "0s"}
+"""Workers hear of an ejection when it happens, whoever decides on it."""
+
+
 def breaker(conf, name="p", **top):
     spec = {"to": [{"targetRef": {"kind": "Mesh"}, "default": conf}], **top}
     return policy("MeshCircuitBreaker", name, spec)
@@ -105,20 +109,20 @@ def test_without_a_policy_endpoints_out_of_reach_are_still_left_out():
 def test_detection_of_outliers(detection, expected):
     found = cluster(breaker({"outlierDetection": detection}))
     assert found["outlierDetection"] == expected
-    assert "commonLbConfig" not in found
+    assert found["commonLbConfig"] == AT_ONCE
 
 
 def test_panic():
     found = cluster(breaker(outliers(healthyPanicThreshold="12.5")))
-    assert found["commonLbConfig"] == {"healthyPanicThreshold": {"value": 12.5}}
-    assert cluster()["commonLbConfig"] == {"healthyPanicThreshold": {"value": 1.0}}
+    assert found["commonLbConfig"] == {**AT_ONCE, "healthyPanicThreshold": {"value": 12.5}}
+    assert cluster()["commonLbConfig"] == {**AT_ONCE, "healthyPanicThreshold": {"value": 1.0}}
 
 
 def test_detection_can_be_switched_off():
     off = breaker(outliers(disabled=True), "a")
     found = cluster(breaker(outliers(), "b"), off)
     assert "outlierDetection" not in found
-    assert "commonLbConfig" not in found
+    assert found["commonLbConfig"] == AT_ONCE
 
 
 def test_policies_are_merged():

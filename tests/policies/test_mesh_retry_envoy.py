@@ -24,6 +24,15 @@ def of_grpc(**grpc):
 
 
 HTTP = "gateway-error,connect-failure,refused-stream"
+ELSEWHERE = {
+    "retryHostPredicate": [
+        {
+            "name": "envoy.retry_host_predicates.previous_hosts",
+            "typedConfig": {"@type": f"{RETRY}host.previous_hosts.v3.PreviousHostsPredicate"},
+        }
+    ],
+    "hostSelectionRetryMaxAttempts": "5",
+}
 GRPC = "cancelled,connect-failure,gateway-error,refused-stream,reset,resource-exhausted,unavailable"
 
 
@@ -120,7 +129,13 @@ GRPC = "cancelled,connect-failure,gateway-error,refused-stream,reset,resource-ex
     ],
 )
 def test_requests(http, expected):
-    assert of_http(**http) == expected
+    # Where nothing is said of hosts, a retry leaves out those that have just failed.
+    by_default = {} if expected is None or "hostSelection" in http else ELSEWHERE
+    assert of_http(**http) == (expected and {**by_default, **expected})
+
+
+def test_hosts_are_not_chosen_where_a_policy_says_so():
+    assert of_http(hostSelection=[]) == {"retryOn": HTTP}
 
 
 @pytest.mark.parametrize(
@@ -132,7 +147,7 @@ def test_requests(http, expected):
     ],
 )
 def test_grpc_calls(grpc, expected):
-    assert of_grpc(**grpc) == expected
+    assert of_grpc(**grpc) == (expected and {**ELSEWHERE, **expected})
 
 
 def test_each_protocol_has_its_own():
@@ -144,6 +159,9 @@ def test_each_protocol_has_its_own():
 def test_connections():
     found = outbounds(server(protocol="tcp"), retry(tcp={"maxConnectAttempt": 4}))
     assert proxy(found)["maxConnectAttempts"] == 4
+    assert proxy(found)["backoffOptions"] == {"baseInterval": "0.025s", "maxInterval": "0.100s"}
+    once = proxy(outbounds(server(protocol="tcp"), retry(tcp={"maxConnectAttempt": 1})))
+    assert "backoffOptions" not in once
 
 
 def test_without_a_policy_nothing_is_tried_again():

@@ -18,6 +18,10 @@ ALL = {
 }
 
 
+OWN = {"maxRequestsPerConnection": 1000}
+"""What a cluster says of its connections before any policy."""
+
+
 def to(conf, name="p", kind="Mesh", service=None, top=None):
     ref = {"name": service} if service else {}
     spec = {"to": [{"targetRef": {"kind": kind, **ref}, "default": conf}], **({"targetRef": top} if top else {})}
@@ -33,7 +37,8 @@ def test_everything_said_about_requests(protocol):
     found = outbounds(server(protocol=protocol), to(ALL))
     cluster = clusters(found)["backend"]
     assert cluster["connectTimeout"] == "1s"
-    assert common_http(cluster) == {"idleTimeout": "2s", "maxStreamDuration": "5s", "maxConnectionDuration": "6s"}
+    said = {"idleTimeout": "2s", "maxStreamDuration": "5s", "maxConnectionDuration": "6s"}
+    assert common_http(cluster) == {**OWN, **said}
     assert proxy(found)["requestHeadersTimeout"] == "7s"
     assert proxy(found)["commonHttpProtocolOptions"] == {"idleTimeout": "0s"}
     assert [(r["route"]["timeout"], r["route"]["idleTimeout"]) for r in routes(found)] == [("3s", "4s")]
@@ -44,7 +49,7 @@ def test_what_nobody_said(policies):
     found = outbounds(server(), *policies)
     cluster = clusters(found)["backend"]
     assert cluster["connectTimeout"] == "5s"
-    assert common_http(cluster) == {"idleTimeout": "3600s"}
+    assert common_http(cluster) == {**OWN, "idleTimeout": "3600s"}
     assert "requestHeadersTimeout" not in proxy(found)
     assert [(r["route"]["timeout"], r["route"]["idleTimeout"]) for r in routes(found)] == [("15s", "1800s")]
 
@@ -52,7 +57,7 @@ def test_what_nobody_said(policies):
 def test_zero_switches_off():
     conf = {"idleTimeout": "0s", "http": {"requestTimeout": "0s", "streamIdleTimeout": "0s", "maxStreamDuration": "0s"}}
     found = outbounds(server(), to(conf))
-    assert common_http(clusters(found)["backend"]) == {"idleTimeout": "0s"}
+    assert common_http(clusters(found)["backend"]) == {**OWN, "idleTimeout": "0s"}
     assert [(r["route"]["timeout"], r["route"]["idleTimeout"]) for r in routes(found)] == [("0s", "0s")]
 
 
@@ -132,7 +137,8 @@ def test_inbounds(policies):
     found = inbounds(*policies, dataplane=server())
     cluster = clusters(found)["localhost:8080"]
     assert cluster["connectTimeout"] == "1s"
-    assert common_http(cluster) == {"idleTimeout": "2s", "maxStreamDuration": "5s", "maxConnectionDuration": "6s"}
+    said = {"idleTimeout": "2s", "maxStreamDuration": "5s", "maxConnectionDuration": "6s"}
+    assert common_http(cluster) == said
     assert proxy(found)["requestHeadersTimeout"] == "7s"
     assert proxy(found)["commonHttpProtocolOptions"] == {"idleTimeout": "0s"}
     assert [(r["route"]["timeout"], r["route"]["idleTimeout"]) for r in routes(found)] == [("3s", "4s")]

@@ -24,13 +24,15 @@ from meshd.policies.mesh_retry.spec import (
 )
 from meshd.rules.outbound import conf_of, to_entries
 from meshd.rules.target_ref import TargetRef
-from meshd.xds import matchers
+from meshd.xds import listeners, matchers
 from meshd.xds.encode import PREFIX, Document
 from meshd.xds.shaping import OutboundDraft, Shaper
 
 HTTP_DEFAULT = "gateway-error,connect-failure,refused-stream"
 GRPC_DEFAULT = "cancelled,connect-failure,gateway-error,refused-stream,reset,resource-exhausted,unavailable"
 STATUS_CODES = "retriable-status-codes"
+ELSEWHERE_ATTEMPTS = 5
+"""How often another endpoint is asked for: with two of equal weight, one that was tried stays the choice once in 32."""
 _FORMATS = {RateLimitFormat.SECONDS: "SECONDS", RateLimitFormat.UNIX_TIMESTAMP: "UNIX_TIMESTAMP"}
 _RETRY = PREFIX + "envoy.extensions.retry."
 
@@ -45,7 +47,7 @@ class RetryShaper(Shaper):
         if draft.tcp is not None:
             conf = conf_of(entries, service)
             if conf is not None and conf.tcp is not None and conf.tcp.max_connect_attempt is not None:
-                draft.tcp["maxConnectAttempts"] = conf.tcp.max_connect_attempt
+                listeners.try_again(draft.tcp, conf.tcp.max_connect_attempt)
             return
         for route in draft.routes:
             policy = retry_policy(conf_of(entries, service, route.origins), draft.destination.protocol)
@@ -76,7 +78,7 @@ def retry_policy(conf: Conf | None, protocol: str) -> Document | None:
         policy["rateLimitedRetryBackOff"] = _rate_limited(part.rate_limited_back_off)
     if isinstance(part, Grpc):
         said = [GRPC_CONDITIONS[condition] for condition in part.retry_on or ()]
-        return {"retryOn": ",".join(said) or GRPC_DEFAULT, **policy}
+        return {"retryOn": ",".join(said) or GRPC_DEFAULT, **policy, **_elsewhere()}
     return {**_retry_on(part), **policy, **_host_selection(part)}
 
 
@@ -117,7 +119,7 @@ def _retry_on(http: Http) -> Document:
 
 
 def _host_selection(http: Http) -> Document:
-    document: Document = {}
+    document: Document = _elsewhere() if http.host_selection is None else {}
     predicates = [_predicate(predicate) for predicate in _of_hosts(http.host_selection or ())]
     if predicates:
         document["retryHostPredicate"] = predicates
@@ -129,6 +131,12 @@ def _host_selection(http: Http) -> Document:
     if http.host_selection_max_attempts is not None:
         document["hostSelectionRetryMaxAttempts"] = http.host_selection_max_attempts
     return document
+
+
+def _elsewhere() -> Document:
+    """Where nothing is said: a retry goes to none that has just failed, if there are others."""
+    previous = Predicate(predicate=PredicateType.OMIT_PREVIOUS_HOSTS)
+    return {"retryHostPredicate": [_predicate(previous)], "hostSelectionRetryMaxAttempts": ELSEWHERE_ATTEMPTS}
 
 
 def _of_hosts(predicates: Iterable[Predicate]) -> list[Predicate]:
