@@ -31,6 +31,7 @@ def ask(place, path="/", *, method="GET", headers=None, timeout_s=10.0, connecti
         body = response.read().decode().strip()
         return Answer(response.status, body, {k.lower(): v for k, v in response.getheaders()})
     except (OSError, http.client.HTTPException) as error:
+        own.close()  # a connection that is kept would still wait for this answer
         return Answer(0, f"{type(error).__name__}: {error}")
     finally:
         if connection is None or own.sock is None:
@@ -55,12 +56,15 @@ class Request:
 class Traffic:
     """Requests that go on in the background, over new connections and over one that is kept."""
 
-    def __init__(self, place, every_s):
+    def __init__(self, place, every_s, path):
         self.place = place
+        self.path = path
         self.every_s = every_s
         self.requests: list[Request] = []
         self.kept: list[Request] = []
         self.began = time.monotonic()
+        self.marked = 0.0
+        """Some moment since the beginning that a case looks back to."""
         self._over = threading.Event()
 
     def __len__(self):
@@ -81,6 +85,11 @@ class Traffic:
         """Those that began so long after the beginning."""
         return [r for r in [*self.requests, *self.kept] if r.at > seconds]
 
+    def last_not_by(self, name):
+        """When, after ``marked``, the last request began that somebody else answered."""
+        others = [r.at for r in self.after(self.marked) if r.answer.is_ok and r.answer.body != name]
+        return max(others, default=self.marked) - self.marked
+
     def says(self):
         return f"{len(self)} requests, {len(self.failed)} failed, slowest {self.slowest_s:.2f} s"
 
@@ -94,7 +103,7 @@ class Traffic:
     def _run(self, rows, connection):
         while not self._over.is_set():
             began = time.monotonic()
-            answer = ask(self.place, connection=connection)
+            answer = ask(self.place, self.path, connection=connection)
             rows.append(Request(began - self.began, time.monotonic() - began, answer))
             self._over.wait(self.every_s)
 
@@ -114,9 +123,9 @@ class Traffic:
             mine.close()
 
 
-def traffic(place, *, every_s=0.01, kept=True):
+def traffic(place, path="/", *, every_s=0.01, kept=True):
     """``with traffic(place) as t``: requests to a place until the end of the block."""
-    return Traffic(place, every_s).running(kept=kept)
+    return Traffic(place, every_s, path).running(kept=kept)
 
 
 @contextmanager

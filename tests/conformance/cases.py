@@ -5,8 +5,22 @@ import pytest
 
 def over(*combinations):
     """Run a case over these combinations; those of one run one after the other, in one test process."""
-    params = [pytest.param(c, id=c.name, marks=pytest.mark.xdist_group(c.name)) for c in combinations]
+    params = [pytest.param(c, id=c.name, marks=group(c)) for c in combinations]
     return pytest.mark.parametrize("shared", params, indirect=True, scope="session")
+
+
+def over_each(*pairs):
+    """The same over combinations, each with a way to the other zone: (combination, whether it is by the egress)."""
+    params = [
+        pytest.param(c, egress, id=f"{c.name}-{'through-egress' if egress else 'ingress-only'}", marks=group(c))
+        for c, egress in pairs
+    ]
+    return pytest.mark.parametrize(("shared", "egress"), params, indirect=["shared"], scope="session")
+
+
+def group(combination):
+    """Keeps the cases of a combination in one test process."""
+    return pytest.mark.xdist_group(combination.name)
 
 
 def policy(kind, name, **spec):

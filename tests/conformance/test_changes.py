@@ -6,7 +6,7 @@ import pytest
 
 from tests.conformance.asking import traffic
 from tests.conformance.cases import over
-from tests.conformance.world import BUILTIN_CALLS, ENVOY, ENVOY_CALLS
+from tests.conformance.world import ALL, BUILTIN_CALLS, ENVOY, ENVOY_CALLS
 from tests.e2e.lab import dump, eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -33,6 +33,24 @@ def test_certificates_are_replaced_under_traffic(world):
             eventually(lambda zone=zone, count=count: issued(world, zone) >= count + 4, 3 * LIFE_S)
         web.more(20)
         raw.more(20)
+    print("web:", web.says(), "raw:", raw.says())
+    assert not web.failed + raw.failed, (web.failed + raw.failed)[:5]
+
+
+def by_egress(world, traffic_):
+    """Whether it is what connections of now go by."""
+    before = world.connections("egress")
+    traffic_.more(20)
+    return world.connections("egress") > before
+
+
+@over(*ALL)
+def test_routing_changes_over_to_the_egress_and_back_under_traffic(world):
+    with traffic(world.places["web"]) as web, traffic(world.places["raw"]) as raw:
+        for egress in (True, False):
+            world.mesh(egress=egress)
+            eventually(lambda e=egress: by_egress(world, raw) == e, 15)
+            raw.more(100)
     print("web:", web.says(), "raw:", raw.says())
     assert not web.failed + raw.failed, (web.failed + raw.failed)[:5]
 

@@ -205,6 +205,10 @@ class World:
         """Whether the client's proxy knows requests of services that are no tcp."""
         return (self.combination.client, self.combination.instance) == ("envoy", "envoy")
 
+    def knows_requests(self, service):
+        """Whether the client's proxy sees requests of a service, and not bytes."""
+        return self.speaks_http and PROTOCOLS[service] != "tcp"
+
     # ------------------------------------------------------------------ changes
 
     def put(self, resource):
@@ -274,6 +278,13 @@ class World:
         for metric in ("meshd_l4_connections_total", "meshd_l4_open_connections"):
             found |= self.lab.metrics(self.zone(hop), metric)
         return sum(v for k, v in found.items() if proxy in k and (not port or f':{port}"' in k))
+
+    def failed_attempts(self):
+        """How many connections the client's proxy could not make."""
+        if self.engine("client") == "envoy":
+            return sum(self.stats("client", r"^cluster\.(web|raw)\.upstream_cx_connect_fail$").values())
+        found = self.lab.metrics("zone-a", "meshd_l4_upstream_attempts_total")
+        return sum(v for k, v in found.items() if 'proxy="Dataplane/default/client"' in k and 'outcome="ok"' not in k)
 
     def envoys(self, zone=None):
         """Process ids of Envoys by the name of their proxy, of one zone or all."""
