@@ -7,6 +7,6 @@
     tls           TLS over memory buffers, with half-close                     |
                                                   upstream, client: dial --> relay both ways
 
-``table`` is the vocabulary. ``server``, ``session``, ``upstream``, ``client``, ``relay`` and ``service`` do I/O;
-the rest are functions of their arguments.
+``table`` is the vocabulary. ``server``, ``session``, ``upstream``, ``client``, ``relay``, ``service`` and ``keeper``
+(what names stood for, over a restart) do I/O; the rest are functions of their arguments.
 """

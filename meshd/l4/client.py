@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import math
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 import trio
 
 from meshd.l4.choose import Balancer, Pick
+from meshd.l4.keeper import AddressFile
 from meshd.l4.relay import Buffers, Leg, PlainLeg, TlsLeg, send_all, tune
 from meshd.l4.table import Cluster, Path
 from meshd.l4.tls import Tls, TlsError, TruncatedError
@@ -20,6 +22,9 @@ from meshd.topology.view import Endpoint
 
 RESOLVED_FOR_S = 30.0
 """getaddrinfo gives no TTL; this is what we answer for ``.mesh`` names too."""
+
+PATIENCE_S = 2.0
+"""How long a lookup may take where it is known what the name stood for before."""
 
 OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 """What connecting fails with when this host has run out of something: no endpoint is to blame."""
@@ -31,16 +36,20 @@ Ask = Callable[[str], Awaitable[Sequence[str]]]
 class Resolver:
     """Addresses of names, looked up in a worker thread and kept for a while; literal addresses pass through.
 
-    When a lookup fails, what it gave before is used again: an endpoint does not vanish with a resolver.
+    When a lookup fails, or takes long, what it gave before is used again: an endpoint does not vanish with a resolver.
+    With ``kept`` that holds over a restart as well.
 
     ``vips`` is the range of this zone's virtual IPs. The host's resolver answers with one for the host of an external
     service, which is right for applications; for us it would be a way back to ourselves, without end. Then ``ask``
     finds the real addresses, where those that know them can be asked.
     """
 
-    def __init__(self, vips: IPv4Network | None = None, ask: Ask | None = None) -> None:
+    def __init__(
+        self, vips: IPv4Network | None = None, ask: Ask | None = None, kept: AddressFile | None = None
+    ) -> None:
         self._vips = vips
         self._ask = ask
+        self._kept = kept
         self._known: dict[str, tuple[float, tuple[str, ...]]] = {}
         self._looking: dict[str, trio.Lock] = {}
         self._threads: dict[str, trio.CapacityLimiter] = {}
@@ -59,8 +68,13 @@ class Resolver:
             expires, known = self._known.get(host, (0.0, ()))
             if known and trio.current_time() < expires:
                 return known
+            if not known and self._kept is not None:
+                known = await self._kept.before(host)
             try:
-                known = await self._look_up(host)
+                with trio.move_on_after(PATIENCE_S if known else math.inf):
+                    known = await self._look_up(host)
+                    if self._kept is not None:
+                        await self._kept.learn(host, known)
             except OSError:
                 if not known:
                     raise

@@ -100,6 +100,7 @@ class XdsKeeper:
         self._hosts = Hosts()
         self._moved_hosts: set[str] = set()
         self._looked_up: set[str] = set()
+        self._is_ending = False
         self._answered: set[str] = set()
         self._proxies: dict[ProxyFeed, Proxy] = {}
         self._new: set[Proxy] = set()
@@ -153,7 +154,10 @@ class XdsKeeper:
                     await trio.to_thread.run_sync(load_schema)
                 self._retire()
                 gone = await in_steps(self._round())
-                for host in self._hosts.asked - self._looked_up:
+                for host in self._hosts.asked.keys() - self._looked_up:
+                    if not self._is_ending:
+                        self._is_ending = True
+                        nursery.start_soon(self._end_look_ups)
                     self._looked_up.add(host)
                     nursery.start_soon(self._look_up, host)
                 for mesh, owner in gone:
@@ -167,8 +171,8 @@ class XdsKeeper:
             self._wake.set()
 
     async def _look_up(self, host: str) -> None:
-        """Find the address of a name out, again and again; what was found stays until there is another."""
-        while True:
+        """Find the address of a name out, again and again while it is in use; what was found stays."""
+        while host in self._hosts.asked:
             try:
                 found = await self._outside.addresses(host)
             except OSError as error:
@@ -184,6 +188,23 @@ class XdsKeeper:
                 self._answered.add(host)
                 self._wake.set()
             await trio.sleep(LOOK_UP_AGAIN_S)
+        self._looked_up.discard(host)
+        self._answered.discard(host)
+        self._wake.set()
+
+    async def _end_look_ups(self) -> None:
+        """Let names go that are in no view any more, as long as any is looked up."""
+        seen: tuple[object, frozenset[str]] | None = None
+        while self._looked_up:
+            await trio.sleep(LOOK_UP_AGAIN_S)
+            views = self._views.value
+            found = [self._store.get(p.key) for p in self._proxies.values() if p.key.kind != "Dataplane"]
+            specs = [cast("ZoneIngress | ZoneEgress", resource.spec) for resource in found if resource is not None]
+            addresses = frozenset(spec.networking.address for spec in specs)
+            if seen is None or seen[0] is not views or seen[1] != addresses:
+                await in_steps(self._hosts.forget(views.values(), addresses))
+                seen = (views, addresses)
+        self._is_ending = False
 
     def _renewed(self, proxies: AbstractSet[ResourceKey]) -> None:
         # The listener of an egress has a chain for what it has a certificate for.
@@ -323,7 +344,7 @@ class XdsKeeper:
         for proxy in self._proxies.values():
             if proxy.feed.ready or proxy.made_of is None:
                 continue
-            is_whole = self._hosts.asked <= self._answered and is_certified(proxy, views)
+            is_whole = self._hosts.asked.keys() <= self._answered and is_certified(proxy, views)
             if is_whole or trio.current_time() >= proxy.shown_by:
                 proxy.feed.show(self._layers(proxy))
             else:

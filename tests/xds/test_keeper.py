@@ -65,6 +65,7 @@ class World:
         self.cells, self.released = {}, []
         self.issues = issues
         self.names = addresses or {}
+        self.looked_up = []
         self.apply(*resources)
         outside = Outside(self.credentials, self.release, read_nothing, Latest(0), self.look_up)
         self.keeper = XdsKeeper("zone-a", self.store, self.views, shapers, outside, CollectorRegistry())
@@ -77,6 +78,7 @@ class World:
         self.released.append((mesh, owner))
 
     async def look_up(self, host):
+        self.looked_up.append(host)
         await trio.sleep(0.1)
         if host not in self.names:
             raise OSError(f"no {host}")
@@ -563,6 +565,46 @@ async def test_an_ingress_at_a_name_listens_where_the_name_is(nursery, autojump_
     await trio.sleep(LOOK_UP_AGAIN_S + 1)
 
     assert list(feed.names(LISTENER)) == ["inbound:10.0.0.78:10001"]
+
+
+async def test_a_name_that_is_in_no_view_any_more_is_not_looked_up(nursery, autojump_clock):
+    world = World([b.mesh(), http("web-1", "web"), http("api-1", "api", "api.example")], {"api.example": "10.0.0.5"})
+    ingress = b.ingress("in", "")
+    await world.store_zone_proxies(ingress)
+    await nursery.start(world.keeper.run)
+    world.keeper.attach(ingress.key, Abilities())
+    await trio.sleep(LOOK_UP_AGAIN_S * 2 + 1)
+    assert set(world.looked_up) == {"api.example"}
+
+    world.apply(key("api-1"))
+    await trio.sleep(LOOK_UP_AGAIN_S * 3)
+    count = len(world.looked_up)
+    await trio.sleep(LOOK_UP_AGAIN_S * 5)
+    assert len(world.looked_up) == count
+
+    # It comes back while nobody can be asked: the address of before is better than none.
+    world.names.clear()
+    world.apply(http("api-1", "api", "api.example"))
+    await trio.sleep(LOOK_UP_AGAIN_S)
+    assert len(world.looked_up) > count
+    assert world.keeper._hosts.known == {"api.example": "10.0.0.5"}
+
+
+async def test_names_of_zone_proxies_are_looked_up_while_these_are_there(nursery, autojump_clock):
+    world = World([b.mesh(), http("web-1", "web")], {"in.example": "10.0.0.77"})
+    spec = ZoneIngress.model_validate({"networking": {"address": "in.example", "port": 10001}})
+    ingress = Resource(ResourceKey("ZoneIngress", "", "in"), spec)
+    await world.store_zone_proxies(ingress)
+    await nursery.start(world.keeper.run)
+    feed = world.keeper.attach(ingress.key, Abilities())
+    await trio.sleep(LOOK_UP_AGAIN_S * 4)
+    assert len(world.looked_up) >= 4
+
+    world.keeper.detach(feed)
+    await trio.sleep(LOOK_UP_AGAIN_S * 3)
+    count = len(world.looked_up)
+    await trio.sleep(LOOK_UP_AGAIN_S * 5)
+    assert len(world.looked_up) == count
 
 
 async def test_an_egress_lets_go_of_the_identities_of_meshes_that_are_gone(nursery, autojump_clock):
