@@ -26,7 +26,7 @@ from meshd.model.registry import Registry
 from meshd.model.resource import Resource, ResourceKey
 from meshd.policies import Policy
 from meshd.policies.initial import initial_policies
-from meshd.rest.handlers import Api
+from meshd.rest.handlers import Api, ExplainName
 from meshd.rest.server import HttpMetrics, HttpServer, api_server, diagnostics_server
 from meshd.rpc import RpcMetrics
 from meshd.runtime.supervisor import Service
@@ -84,7 +84,7 @@ class Role:
         on_stop = self.config.envoy.on_stop
         return is_kept(on_stop, stopped=stopped, by_hand=by_hand, started=self.started, adopted=adopted)
 
-    def api(self, kds_status: Callable[[], Mapping[str, Any]]) -> HttpServer:
+    def api(self, kds_status: Callable[[], Mapping[str, Any]], explain_name: ExplainName | None = None) -> HttpServer:
         """The REST API."""
         api = Api(
             self.store,
@@ -95,6 +95,7 @@ class Role:
             self.hostname,
             kds_status=kds_status,
             initial=self.initial,
+            explain_name=explain_name,
         )
         return api_server(api, self.metrics, self.http_metrics)
 

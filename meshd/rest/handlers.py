@@ -27,6 +27,8 @@ from meshd.store.store import Create, Delete, Store, Update
 
 log = logging.getLogger(__name__)
 
+ExplainName = Callable[[str, str], Mapping[str, Any]]
+"""``dns.explain``: (name, type) -> what a client that asks is told, and why."""
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -45,7 +47,8 @@ class Api:
     """What the handlers work with.
 
     ``initial`` makes the policies that a new Mesh begins with.
-    ``kds_status`` is shown at ``/_kds``: connections, quarantine, plain data. ``now`` is UTC.
+    ``explain_name`` is shown at ``/_dns/NAME``, ``kds_status`` at ``/_kds``: connections, quarantine, plain data.
+    ``now`` is UTC.
     """
 
     store: Store
@@ -56,6 +59,7 @@ class Api:
     hostname: str
     kds_status: Callable[[], Mapping[str, Any]] = nothing
     initial: Callable[[Resource], Sequence[Resource]] = alone
+    explain_name: ExplainName | None = None
     aside: Aside = field(default_factory=Aside)
 
     @property
@@ -285,6 +289,16 @@ class OtherHandlers:
         """``GET /_kds``: the state of synchronization (meshd)."""
         self._api.user(request)
         return JSONResponse(dict(self._api.kds_status()))
+
+    async def name(self, request: Request) -> Response:
+        """``GET /_dns/NAME?type=A``: what a client is told that asks this zone for a name, and why (meshd)."""
+        self._api.user(request)
+        if self._api.explain_name is None:
+            raise errors.RequestError(
+                404, errors.GET, "this control plane answers no names: a zone with dnsServer does"
+            )
+        asked = request.path_params["name"], request.query_params.get("type", "A")
+        return JSONResponse(dict(self._api.explain_name(*asked)))
 
     async def services(self, request: Request) -> Response:
         """Virtual per-service items: all, or of one mesh."""

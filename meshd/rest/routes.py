@@ -30,6 +30,7 @@ def api_app(api: Api, metrics: Metrics) -> ASGIApp:
         get("/who-am-i", other.who_am_i),
         get("/global-insight", other.global_insight),
         get("/_kds", other.kds),
+        get("/_dns/{name}", other.name),
         get("/service-insights", other.services, errors.LIST),
         get("/meshes/{mesh}/service-insights", other.services, errors.LIST),
         get("/meshes/{mesh}/service-insights/{name}", other.service),

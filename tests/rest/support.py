@@ -44,7 +44,7 @@ def _load(text: str, directory: Path):
 class Plane:
     """An API and its store; ``get``, ``put``, ``delete``, ``post`` are awaited."""
 
-    def __init__(self, tmp_path, config, peer="127.0.0.1", host="127.0.0.1:5681"):
+    def __init__(self, tmp_path, config, peer="127.0.0.1", host="127.0.0.1:5681", explain_name=None):
         self.config = _load(yaml.safe_dump(config), tmp_path)
         self.store = MemoryStore(lambda: NOW)
         self.metrics = CollectorRegistry()
@@ -57,6 +57,7 @@ class Plane:
             "host-1",
             lambda: {"zones": {"a": "online"}},
             lambda mesh: initial_policies(discover(), mesh, self.config.zone_name),
+            explain_name,
         )
         transport = httpx.ASGITransport(api_app(self.api, Metrics(self.metrics)), client=(peer, 40000))
         self.client = httpx.AsyncClient(transport=transport, base_url=f"http://{host}")
