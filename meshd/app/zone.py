@@ -12,14 +12,19 @@ from meshd.ca.service import IdentityService
 from meshd.config import Config, LoadedConfig
 from meshd.dns.lookup import RealAddresses
 from meshd.dns.service import Resolver
+from meshd.dns.settings import DnsSettings
 from meshd.dns.settings import settings as dns_settings
 from meshd.insight.service import ProxyInsights
 from meshd.kds.client import ZoneKds, client_context, connector
 from meshd.l4.client import Resolver as HostNames
+from meshd.l4.keeper import AddressFile
 from meshd.model.resource import ResourceKey
 from meshd.runtime.latest import Latest
 from meshd.runtime.supervisor import Service
 from meshd.topology.keeper import Keeper, VipSettings
+
+ADDRESSES = "addresses.json"
+"""What names of endpoints stood for last, in the state directory."""
 
 
 def zone_tiers(role: Role, loaded: LoadedConfig) -> Tiers:
@@ -46,12 +51,14 @@ def zone_tiers(role: Role, loaded: LoadedConfig) -> Tiers:
     host = proxy_host(role, loaded, parts, door)
     diagnostics = role.diagnostics(lambda: "" if host.ready() else "proxies")
     kds = zone_kds(role) if config.is_federated else None
-    doors: list[Service] = [role.api(lambda: zone_status(kds))]
+    resolver: Resolver | None = None
     if dns.listen:
-        settings = dns_settings(dns.domain, dns.listen, [str(u) for u in dns.upstreams])
+        settings = resolver_settings(config, dns.listen)
         # Where this process owns the VIPs, a name comes after its listener: the first to ask is not refused.
         views = keeper.views if host.served_views is None else host.served_views
-        doors.append(Resolver(settings, views, dns.mesh, host.bound_vips, role.metrics))
+        resolver = Resolver(settings, views, dns.mesh, host.bound_vips, role.metrics)
+    api = role.api(lambda: zone_status(kds), resolver.explain if resolver is not None else None)
+    doors: list[Service] = [api, *([resolver] if resolver is not None else [])]
 
     def credentials_of(key: ResourceKey) -> Latest[Credentials] | None:
         dataplane = role.store.get(key)
@@ -75,8 +82,17 @@ def zone_tiers(role: Role, loaded: LoadedConfig) -> Tiers:
 def host_names_of(config: Config) -> HostNames:
     """Finds the addresses of names for this role's proxies."""
     dns = config.dns_server
-    upstreams = dns_settings(dns.domain, "127.0.0.1:0", [str(u) for u in dns.upstreams]).upstreams
-    return HostNames(dns.cidr, RealAddresses(upstreams) if upstreams else None)
+    settings = resolver_settings(config, dns.listen or "127.0.0.1:0")
+    return HostNames(
+        dns.cidr, RealAddresses(settings) if settings.recursive else None, AddressFile(config.state_dir / ADDRESSES)
+    )
+
+
+def resolver_settings(config: Config, listen: str) -> DnsSettings:
+    """What the configuration says of names."""
+    dns = config.dns_server
+    upstreams = [str(u) for u in dns.upstreams]
+    return dns_settings(dns.domain, listen, upstreams, resolv_conf=dns.resolv_conf, vips=dns.cidr)
 
 
 def zone_kds(role: Role) -> ZoneKds:

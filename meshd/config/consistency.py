@@ -36,6 +36,8 @@ def contradictions(config: Config, given: frozenset[str]) -> Iterator[tuple[str,
         yield "envoy", "does nothing without a proxy of engine: envoy; remove it"
     if config.runs_envoys and not config.dp_server.enabled:
         yield "dpServer.enabled", "false leaves the Envoys of proxies without a configuration; remove it"
+    if config.dns_server.resolv_conf and config.dns_server.upstreams:
+        yield "dnsServer.resolvConf", "names the upstreams, and so does dnsServer.upstreams; remove one of the two"
     pool = config.dns_server.cidr
     if pool.overlaps(IPv4Network("127.0.0.0/24")):
         yield "dnsServer.CIDR", f"must not overlap 127.0.0.0/24, where this host's own servers are: {pool}"

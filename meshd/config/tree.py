@@ -222,6 +222,9 @@ class DnsServer(Section):
     service_vip_port: FixedPort = Field(default=80, description="The port to use with SERVICE.DOMAIN.")
     listen: Listen = Field(default="127.0.0.1:5653", description="UDP and TCP address; empty: no DNS (meshd).")
     upstreams: tuple[Upstream, ...] = Field(default=(), description="Servers for all other names (meshd).")
+    resolv_conf: FilePath = Field(
+        default=None, description="Instead: the servers that this resolv.conf names, read again on change (meshd)."
+    )
     mesh: Text = Field(default="default", description="The mesh whose names and virtual IPs this host has (meshd).")
 
     @property

@@ -1,159 +1,191 @@
-"""The upstream servers: asked one after the other, by UDP and after truncation by TCP, and believed with care."""
+"""Asking for names that are not ours: from what is kept, or from the servers (``session.py``).
 
-import logging
-import secrets
-import socket as stdlib_socket
-from collections.abc import Sequence
+::
+
+    ask -> cached? -> somebody asks already? (Flight) -> Servers.ask -> kept
+              `-> hot and nearly over, or a server may be back: again in the background (``run``)
+"""
+
+from dataclasses import dataclass, field
 
 import trio
 
 from meshd.dns import forward, wire
+from meshd.dns.cache import STALE_TTL_S, Cache, Entry, Key, is_due, key_of
 from meshd.dns.metrics import Tally
-from meshd.dns.settings import Address
+from meshd.dns.reply import Reply, packed
+from meshd.dns.session import TOTAL_S, Servers
+from meshd.dns.settings import DnsSettings
 from meshd.dns.wire import Query
 
-log = logging.getLogger(__name__)
+STALE_AFTER_S = 1.8
+"""How long a client waits for something newer than a stale answer (RFC 8767 section 5)."""
+RETRY_STALE_S = 5.0
+"""How long a stale answer is then told without asking. RFC 8767 advises 30 s to spare servers that are not ours;
+these are, and are left alone by their health."""
+WAITING_FACTOR = 8
+"""Clients that may wait, for each question that may be outstanding: many ask the same."""
+REFRESHERS = 8
+NOT_THERE = Reply(flags=wire.QR, rcode=wire.NXDOMAIN, counts=(0, 0, 0), body=b"", ttls=(), ttl_s=0)
+MAX_TO_REFRESH = 256
+"""Names that are fetched in the background at a time, and that wait for it; one that finds no room is not fetched."""
 
-ATTEMPT_S = 1.0
-"""How long one server may take to answer one packet."""
-TCP_ATTEMPT_S = 2.0
-TOTAL_S = 4.0
-"""Under the 5 s after which stub resolvers (glibc, dig) give up, so that they hear of the failure."""
-ROUNDS = 2
-"""How often each server is asked: a packet may be lost."""
-MAX_REPLY_BYTES = 65535
+
+@dataclass(eq=False, slots=True)
+class Flight:
+    """One question that is being asked, for all who want to know. Over but not ``reached``: the one who asked left."""
+
+    is_over: trio.Event = field(default_factory=trio.Event)
+    reached: bool = False
+    reply: Reply | None = None
+    stale: Entry | None = None
 
 
 class Upstreams:
-    """Asks the configured servers. Lives in one loop; at most ``max_outstanding`` queries are in flight."""
+    """Asks servers, and keeps what they say. Lives in one loop.
 
-    def __init__(self, addresses: Sequence[Address], max_outstanding: int, tally: Tally) -> None:
-        self._addresses = tuple(addresses)
-        self._health = [forward.Health() for _ in addresses]
-        self._max_outstanding = max_outstanding
-        self._outstanding = 0
+    While ``run`` runs, nobody waits for a server that is down, and hot names are fetched before their time.
+    """
+
+    def __init__(self, settings: DnsSettings, tally: Tally) -> None:
+        self._apex = wire.name_to_wire(settings.domain)
+        self._vips = settings.vips
+        self._servers = Servers(settings.upstreams, tally, resolv_conf=settings.resolv_conf, listen=settings.listen)
+        self._max_outstanding = settings.max_outstanding
+        self._cache = Cache(settings.cache_entries, settings.cache_bytes, settings.max_stale_s)
+        self._flights: dict[Key, Flight] = {}
+        self._waiting = 0
+        self._refresh: trio.MemorySendChannel[Query] | None = None
+        self._refreshing: set[Key] = set()
         self._tally = tally
-        tally.gauges["meshd_dns_forwarding"] = ("Forwarded DNS queries in flight.", lambda: self._outstanding)
-        tally.gauges["meshd_dns_upstreams_up"] = (
-            "Upstream DNS servers that answer.",
-            lambda: sum(health.is_up for health in self._health),
-        )
+        self._count()
+
+    def _count(self) -> None:
+        gauges = self._tally.gauges
+        gauges["meshd_dns_forwarding"] = ("Questions that upstreams are asked now.", lambda: len(self._flights))
+        gauges["meshd_dns_cache_entries"] = ("Answers of upstreams that are kept.", lambda: len(self._cache))
+        gauges["meshd_dns_cache_bytes"] = ("Bytes of kept answers, about.", lambda: self._cache.size)
 
     @property
     def is_full(self) -> bool:
         """Whether one more query would be one too many."""
-        return self._outstanding >= self._max_outstanding
+        return self._waiting >= self._max_outstanding * WAITING_FACTOR
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Fetch in the background, until cancelled."""
+        send, receive = trio.open_memory_channel[Query](MAX_TO_REFRESH)
+        async with send, receive, trio.open_nursery() as nursery:
+            for _ in range(REFRESHERS):
+                nursery.start_soon(self._fetch_from, receive)
+            self._refresh = send
+            task_status.started()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._refresh = None
+
+    # -- asking
+
+    def cached(self, query: Query) -> bytes | None:
+        """The answer to a query as a message to its asker, if it is known without asking anybody."""
+        if forward.stays_here(query, self._apex, self._vips):
+            return packed(NOT_THERE, query)
+        key, now = key_of(query), trio.current_time()
+        entry = self._cache.fresh(key, now)
+        if entry is not None:
+            self._tally.cached("hit")
+            if is_due(entry, now):
+                self._in_background(key, query, "prefetch")
+            return packed(entry.reply, query, entry.age_s(now))
+        entry = self._cache.stale(key, now)
+        if entry is None:
+            return None
+        if now >= entry.retry_at:
+            if self._servers.any_to_ask(probes=self._refresh is None):
+                return None
+            self._probe(key, query)
+        return self._stale(entry, query)
 
     async def ask(self, query: Query) -> bytes | None:
-        """The first good reply, else a server's own error, else None. Takes at most ``TOTAL_S`` seconds.
+        """The first good reply, else what is known of before, else a server's own error, else None.
 
-        The reply is a whole message with an id of ours and maybe the question in another case.
+        Takes at most ``TOTAL_S`` seconds. The reply is a whole message to the asker.
         """
+        if (known := self.cached(query)) is not None:
+            return known
         if self.is_full:
             self._tally.asked("none", "overload")
             return None
-        self._outstanding += 1
+        self._waiting += 1
         try:
-            return await self._ask_in_turn(query)
+            flight = await self._flight(query)
         finally:
-            self._outstanding -= 1
+            self._waiting -= 1
+        if flight.stale is not None:
+            return self._stale(flight.stale, query)
+        return packed(flight.reply, query) if flight.reply is not None else None
 
-    async def _ask_in_turn(self, query: Query) -> bytes | None:
-        error: bytes | None = None
-        refused: set[int] = set()
-        with trio.move_on_after(TOTAL_S):
-            for _ in range(ROUNDS):
-                for index in forward.order(self._health, trio.current_time()):
-                    if index in refused:
-                        continue
-                    reply = await self._ask_one(index, query)
-                    if reply is None:
-                        continue
-                    if forward.flags_of(reply) & 0xF not in forward.NEXT_SERVER_RCODES:
-                        return reply
-                    refused.add(index)
-                    error = error or reply
-        return error
+    def _stale(self, entry: Entry, query: Query) -> bytes:
+        self._tally.cached("stale")
+        return packed(entry.reply, query, is_stale=True, stale_ttl_s=STALE_TTL_S)
 
-    async def _ask_one(self, index: int, query: Query) -> bytes | None:
-        """One server's reply; keeps its health."""
-        before = self._health[index]
-        self._health[index] = before.probing(trio.current_time())
-        label = str(self._addresses[index])
+    async def _flight(self, query: Query) -> Flight:
+        """Ask, or wait for the one who asks the same already."""
+        key = key_of(query)
+        while (flying := self._flights.get(key)) is not None:
+            self._tally.cached("shared")
+            await flying.is_over.wait()
+            if flying.reached:
+                return flying
+        flight = Flight()
+        if len(self._flights) >= self._max_outstanding:
+            self._tally.asked("none", "overload")
+            flight.stale = self._cache.stale(key, trio.current_time())
+            return flight
+        self._tally.cached("miss")
+        self._flights[key] = flight
         try:
-            reply = await self._by_udp(self._addresses[index], query)
-        except OSError as error:
-            # ECONNREFUSED (nobody listens), ENETUNREACH and their like: known at once.
-            log.debug("dns: upstream %s: %s", label, error)
-            reply, event = None, "unreachable"
-        else:
-            event = "timeout" if reply is None else "reply"
-        self._tally.asked(label, event)
-        if reply is None:
-            # A probe that fails has been counted when it began.
-            after = before.failed(trio.current_time()) if before.is_up else self._health[index]
-        else:
-            after = forward.Health()
-        self._health[index] = after
-        if before.is_up and not after.is_up:
-            log.warning("dns: upstream %s does not answer; asking the others", label)
-        elif after.is_up and not before.is_up:
-            log.info("dns: upstream %s answers again", label)
-        if reply is not None and forward.flags_of(reply) & wire.TC:
-            return await self._by_tcp(self._addresses[index], query) or reply
-        return reply
+            await self._resolve(flight, key, query, probes=self._refresh is None)
+            flight.reached = True
+        finally:
+            del self._flights[key]
+            flight.is_over.set()
+        return flight
 
-    async def _by_udp(self, address: Address, query: Query) -> bytes | None:
-        """A believable reply by UDP, or None after ``ATTEMPT_S``.
+    async def _resolve(self, flight: Flight, key: Key, query: Query, *, probes: bool) -> None:
+        """Fill ``flight``, and the cache. ``probes``: servers that are down are tried as well, if it is time."""
+        old = self._cache.stale(key, trio.current_time())
+        if not probes:
+            self._probe(key, query)
+        with trio.move_on_after(STALE_AFTER_S if old is not None and not probes else TOTAL_S):
+            flight.reply = await self._servers.ask(query, probes=probes)
+        reply, now = flight.reply, trio.current_time()
+        if reply is not None:
+            self._cache.put(key, reply, now)
+        if old is not None and (reply is None or not reply.is_answer):
+            flight.stale = old
+            old.retry_at = now + RETRY_STALE_S
 
-        Each attempt has a socket of its own, so the kernel picks a random port, and drops what comes from elsewhere.
-        """
-        ident = secrets.randbelow(0x10000)
-        with trio.socket.socket(family_of(address), stdlib_socket.SOCK_DGRAM) as sock:
-            await sock.connect((address.host, address.port))
-            with trio.move_on_after(ATTEMPT_S):
-                await sock.send(forward.upstream_query(query, ident))
-                while True:
-                    packet = await sock.recv(MAX_REPLY_BYTES)
-                    if forward.is_reply(packet, ident, query):
-                        return packet
-                    # Keep listening: a forged packet must not end the wait for the true one.
-                    self._tally.asked(str(address), "mismatch")
-        return None
+    def _probe(self, key: Key, query: Query) -> None:
+        """Let a query find out, in the background, whether a server that is down is back."""
+        if self._servers.any_due():
+            self._in_background(key, query, "probe")
 
-    async def _by_tcp(self, address: Address, query: Query) -> bytes | None:
-        """The whole reply by TCP, or None; the truncated one then has to do."""
-        ident = secrets.randbelow(0x10000)
-        message = forward.upstream_query(query, ident)
-        packet: bytes | None = None
+    def _in_background(self, key: Key, query: Query, why: str) -> None:
+        if self._refresh is None or key in self._refreshing:
+            return
         try:
-            with trio.move_on_after(TCP_ATTEMPT_S):
-                sock = trio.socket.socket(family_of(address), stdlib_socket.SOCK_STREAM)
-                with sock:
-                    await sock.connect((address.host, address.port))
-                    stream = trio.SocketStream(sock)
-                    await stream.send_all(len(message).to_bytes(2) + message)
-                    packet = await receive_message(stream)
-        except (OSError, trio.BrokenResourceError) as error:
-            log.debug("dns: upstream %s by TCP: %s", address, error)
-        if packet is None or not forward.is_reply(packet, ident, query):
-            self._tally.asked(str(address), "tcp_failed")
-            return None
-        self._tally.asked(str(address), "tcp_reply")
-        return packet
+            self._refresh.send_nowait(query)
+        except trio.WouldBlock:
+            return
+        self._refreshing.add(key)
+        self._tally.cached(why)
 
-
-async def receive_message(stream: trio.abc.ReceiveStream) -> bytes | None:
-    """One length-prefixed message; None if the stream ends first."""
-    data = b""
-    while len(data) < 2 or len(data) < 2 + int.from_bytes(data[:2]):
-        more = await stream.receive_some(MAX_REPLY_BYTES)
-        if not more:
-            return None
-        data += more
-    return data[2 : 2 + int.from_bytes(data[:2])]
-
-
-def family_of(address: Address) -> int:
-    """The socket family of an IP address."""
-    return stdlib_socket.AF_INET6 if ":" in address.host else stdlib_socket.AF_INET
+    async def _fetch_from(self, queries: trio.MemoryReceiveChannel[Query]) -> None:
+        async for query in queries:
+            key = key_of(query)
+            try:
+                # Not as a flight: nobody is to wait for it, least of all for a server that may be down.
+                await self._resolve(Flight(), key, query, probes=True)
+            finally:
+                self._refreshing.discard(key)

@@ -1,11 +1,13 @@
 """Addresses of a name as the upstreams know it: for those in this process that must not be led to a virtual IP."""
 
+from dataclasses import replace
+
 import dnslib
 
 from meshd.dns import forward, wire
 from meshd.dns.client import Upstreams
 from meshd.dns.metrics import Tally
-from meshd.dns.settings import Address
+from meshd.dns.settings import DnsSettings
 
 MAX_IN_FLIGHT = 64
 """Lookups at a time; one a name of an external service is the most there can be use for."""
@@ -14,8 +16,9 @@ MAX_IN_FLIGHT = 64
 class RealAddresses:
     """Asks the upstreams for A and, if there are none, AAAA records. Their answers are believed as forwarded ones."""
 
-    def __init__(self, upstreams: tuple[Address, ...]) -> None:
-        self._upstreams = Upstreams(upstreams, MAX_IN_FLIGHT, Tally(None))
+    def __init__(self, settings: DnsSettings) -> None:
+        # Who asks keeps the answers himself, and asks again when he wants newer ones.
+        self._upstreams = Upstreams(replace(settings, max_outstanding=MAX_IN_FLIGHT, cache_entries=0), Tally(None))
 
     async def __call__(self, host: str) -> tuple[str, ...]:
         """The IP addresses of ``host``, none if nobody knows any.

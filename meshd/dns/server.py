@@ -54,13 +54,14 @@ class Server:
         self._settings = settings
         self._tally = tally
         self._datagrams = datagrams(udp, MAX_UDP_BYTES)
-        self._upstreams = Upstreams(settings.upstreams, settings.max_outstanding, tally)
+        self._upstreams = Upstreams(settings, tally)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answer until cancelled. Owns the connections and the forwarded queries, which end with it."""
         async with trio.open_nursery() as nursery:
             for listener in self._listeners:
                 nursery.start_soon(self._accept, listener, nursery)
+            await nursery.start(self._upstreams.run)
             task_status.started()
             while True:
                 await trio.lowlevel.wait_readable(self._udp)
@@ -93,7 +94,9 @@ class Server:
             if isinstance(outcome, answer.Answer):
                 batch.answer(slot, outcome.wire)
             elif isinstance(outcome, answer.Forward):
-                if self._upstreams.is_full:
+                if (kept := self._upstreams.cached(outcome.query)) is not None:
+                    batch.answer(slot, self._to_client(kept, outcome.query, outcome.query.udp_limit))
+                elif self._upstreams.is_full:
                     batch.answer(slot, self._failed(outcome.query))
                 else:
                     nursery.start_soon(self._forward_udp, outcome.query, batch.peer(slot))
@@ -139,6 +142,9 @@ class Server:
         reply = await self._upstreams.ask(query)
         if reply is None:
             return self._failed(query)
+        return self._to_client(reply, query, limit)
+
+    def _to_client(self, reply: bytes, query: Query, limit: int) -> bytes:
         outcome = forward.to_client(reply, query, self._current.table, limit)
         self._tally.query(outcome.qtype, outcome.rcode, "forwarded")
         return outcome.wire

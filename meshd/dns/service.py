@@ -4,14 +4,16 @@ import errno
 import logging
 import socket as stdlib_socket
 from collections.abc import Mapping
+from typing import Any
 
 import trio
 from prometheus_client.registry import CollectorRegistry
 
 from meshd.dns import render
-from meshd.dns.client import family_of
+from meshd.dns.explain import explain
 from meshd.dns.metrics import Tally
 from meshd.dns.server import Current, Server
+from meshd.dns.session import family_of
 from meshd.dns.settings import Address, DnsSettings
 from meshd.runtime.latest import Latest
 from meshd.runtime.listen import ListenError, open_listeners, why_not
@@ -51,7 +53,7 @@ class Resolver:
         self._mesh = mesh
         self._bound_vips = bound_vips
         self._tally = Tally(registry)
-        self._rendering = render.start(settings.domain, recursive=bool(settings.upstreams), is_known=False)
+        self._rendering = render.start(settings.domain, recursive=settings.recursive, is_known=False)
         self._current = Current(self._rendering.table)
         self._tally.gauges["meshd_dns_names"] = ("Names that are answered.", lambda: len(self._current.table.addresses))
         self._tally.gauges["meshd_dns_names_refused"] = (
@@ -60,6 +62,14 @@ class Resolver:
         )
         self.address = settings.listen
         """Where it listens: the configured address; once running, with the real port."""
+
+    def explain(self, name: str, qtype: str) -> Mapping[str, Any]:
+        """What a client that asks is told, and why; see ``explain.explain``."""
+        upstreams = tuple(str(upstream) for upstream in self._settings.upstreams)
+        file = self._settings.resolv_conf
+        return explain(
+            name, qtype, self._rendering, self._views.value, self._mesh, upstreams or ((str(file),) if file else ())
+        )
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Resolve until cancelled.

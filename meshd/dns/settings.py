@@ -2,6 +2,8 @@
 
 import ipaddress
 from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
 
 from meshd.model.errors import InvalidError, Violation
 
@@ -17,6 +19,22 @@ class Address:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def is_self(address: Address, listen: Address) -> bool:
+    """Whether a query to ``address`` would come back to a resolver that listens there.
+
+    One that listens on all addresses has every one of loopback; the host's other addresses cannot be told from here.
+    """
+    if address.port != listen.port:
+        return False
+    ours, theirs = ipaddress.ip_address(listen.host), ipaddress.ip_address(address.host)
+    if isinstance(theirs, ipaddress.IPv6Address) and theirs.ipv4_mapped is not None:
+        theirs = theirs.ipv4_mapped
+    if ours == theirs:
+        return True
+    same_family = ours.version in (theirs.version, 6)  # [::] takes IPv4 as well
+    return ours.is_unspecified and same_family and (theirs.is_loopback or theirs.is_unspecified)
 
 
 def parse_address(text: str, default_port: int | None = None) -> Address:
@@ -48,16 +66,29 @@ class DnsSettings:
     """The resolver's configuration. Times are in seconds.
 
     ``listen`` with port 0 lets the kernel choose (tests). ``max_outstanding`` bounds forwarded queries in flight, and
-    with them sockets and memory. ``own_thread`` gives the packets a thread of their own (docs/adr/004-one-loop.md).
+    with them sockets and memory. ``resolv_conf``: the upstreams are those of this file, read again when it changes.
+    ``cache_entries`` (0: keep nothing) and ``cache_bytes`` bound what is kept of their answers, ``max_stale_s`` is how
+    long after its time it is told while they do not answer. Reverse names of ``vips`` are ours. ``own_thread`` gives
+    the packets a thread of their own (docs/adr/004-one-loop.md).
     """
 
     domain: str = "mesh"
     listen: Address = Address("127.0.0.1", 5653)
     upstreams: tuple[Address, ...] = ()
+    resolv_conf: Path | None = None
     max_outstanding: int = 512
+    cache_entries: int = 10_000
+    cache_bytes: int = 16 << 20
+    max_stale_s: float = 86_400.0
+    vips: IPv4Network | None = None
     max_tcp_connections: int = 256
     tcp_idle_s: float = 10.0
     own_thread: bool = True
+
+    @property
+    def recursive(self) -> bool:
+        """Whether other names can be asked about here."""
+        return bool(self.upstreams or self.resolv_conf)
 
     def __post_init__(self) -> None:
         problems = []
@@ -66,7 +97,7 @@ class DnsSettings:
         problems += [
             Violation(f"dnsServer.upstreams[{i}]", f"{upstream} is this resolver itself; name another server")
             for i, upstream in enumerate(self.upstreams)
-            if upstream == self.listen
+            if is_self(upstream, self.listen)
         ]
         problems += [
             Violation(f"dnsServer.upstreams[{i}]", f"{upstream} has no port to send to; write one from 1 to 65535")
@@ -77,7 +108,14 @@ class DnsSettings:
             raise InvalidError("dnsServer", problems)
 
 
-def settings(domain: str, listen: str, upstreams: tuple[str, ...] | list[str]) -> DnsSettings:
+def settings(
+    domain: str,
+    listen: str,
+    upstreams: tuple[str, ...] | list[str],
+    *,
+    resolv_conf: Path | None = None,
+    vips: IPv4Network | None = None,
+) -> DnsSettings:
     """The settings from configuration text; an upstream without a port means port 53.
 
     Raises:
@@ -95,4 +133,10 @@ def settings(domain: str, listen: str, upstreams: tuple[str, ...] | list[str]) -
             problems.append(Violation(field, str(error)))
     if problems:
         raise InvalidError("dnsServer", problems)
-    return DnsSettings(domain=domain.strip(".").lower(), listen=parsed[0], upstreams=tuple(parsed[1:]))
+    return DnsSettings(
+        domain=domain.strip(".").lower(),
+        listen=parsed[0],
+        upstreams=tuple(parsed[1:]),
+        resolv_conf=resolv_conf,
+        vips=vips,
+    )

@@ -69,6 +69,7 @@ SAMPLES = {
     "dnsServer.serviceVipPort": ("8080", 8080, {}),
     "dnsServer.listen": ("", "", {}),
     "dnsServer.upstreams": ("10.0.0.1,10.0.0.2:54", ["10.0.0.1:53", "10.0.0.2:54"], {}),
+    "dnsServer.resolvConf": ("/etc/upstreams.conf", "/etc/upstreams.conf", {}),
     "dnsServer.mesh": ("blue", "blue", {}),
     "dpServer.enabled": ("false", False, {}),
     "dpServer.port": ("6", 6, {}),

@@ -73,6 +73,7 @@ class FakeUpstream:
 
     by_udp: Callable[[bytes], list[bytes]]
     by_tcp: Callable[[bytes], list[bytes]] | None = None
+    delay_s: float = 0.0
     seen_udp: list[bytes] = field(default_factory=list)
     seen_tcp: list[bytes] = field(default_factory=list)
     peers: list[tuple[str, int]] = field(default_factory=list)
@@ -90,8 +91,12 @@ class FakeUpstream:
                     message, peer = await udp.recvfrom(65535)
                     self.seen_udp.append(message)
                     self.peers.append(peer)
-                    for packet in self.by_udp(message):
-                        await udp.sendto(packet, peer)
+                    nursery.start_soon(self._answer, udp, message, peer)
+
+    async def _answer(self, udp: trio.socket.SocketType, message: bytes, peer: tuple[str, int]) -> None:
+        await trio.sleep(self.delay_s)
+        for packet in self.by_udp(message):
+            await udp.sendto(packet, peer)
 
     async def _tcp(self, stream: trio.SocketStream) -> None:
         async with stream:
@@ -131,3 +136,27 @@ def truncating(message: bytes) -> list[bytes]:
     reply = dnslib.DNSRecord.parse(message).reply()
     reply.header.tc = 1
     return [bytes(reply.pack())]
+
+
+def with_ttl(ttl_s: int) -> Callable[[bytes], list[bytes]]:
+    def respond(message: bytes) -> list[bytes]:
+        request = dnslib.DNSRecord.parse(message)
+        reply = request.reply(aa=0)
+        reply.add_answer(dnslib.RR(request.q.qname, dnslib.QTYPE.A, ttl=ttl_s, rdata=dnslib.A("192.0.2.7")))
+        return [bytes(reply.pack())]
+
+    return respond
+
+
+def folding(address: str = "192.0.2.7") -> Callable[[bytes], list[bytes]]:
+    """A server that repeats names in lower case."""
+
+    def respond(message: bytes) -> list[bytes]:
+        return honest(message[:12] + message[12:].lower(), address)
+
+    return respond
+
+
+def without_edns(message: bytes) -> list[bytes]:
+    """A server that takes an OPT record for an error."""
+    return failing(1)(message) if dnslib.DNSRecord.parse(message).header.ar else honest(message)

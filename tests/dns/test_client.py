@@ -1,163 +1,261 @@
-"""Upstreams that are honest, slow, dead, lying and truncating, on loopback."""
+"""What is kept of upstreams' answers, what is told while they are away, and what is fetched in the background."""
 
-from collections.abc import Callable
+from pathlib import Path
 
+import dns.message
 import pytest
 import trio
 
-from meshd.dns import client, wire
+from meshd.dns import client, forward, wire
 from meshd.dns.client import Upstreams
 from meshd.dns.metrics import Tally
-from meshd.dns.settings import Address
-from tests.dns.support import FakeUpstream, failing, honest, query, truncating
+from meshd.dns.settings import Address, DnsSettings
+from tests.dns.support import FakeUpstream, failing, honest, query, with_ttl
 
 pytestmark = pytest.mark.e2e
 
-QUERY = wire.parse_query(query("example.org"))
-Behaviour = Callable[[bytes], list[bytes]]
 
+class Asker:
+    """Upstreams on loopback and one who asks them."""
 
-def silent(_: bytes) -> list[bytes]:
-    return []
+    def __init__(self, nursery: trio.Nursery, *fakes: FakeUpstream, **more: object) -> None:
+        self.nursery = nursery
+        self.fakes = fakes
+        self.more = more
+        self.tally = Tally(None)
 
+    async def start(self, *, run: bool = True) -> "Asker":
+        for fake in self.fakes:
+            await self.nursery.start(fake.run)
+        addresses = tuple(Address("127.0.0.1", f.port) for f in self.fakes)
+        self.upstreams = Upstreams(DnsSettings(upstreams=addresses, **self.more), self.tally)  # type: ignore[arg-type]
+        if run:
+            await self.nursery.start(self.upstreams.run)
+        return self
 
-async def ask(*fakes: FakeUpstream, times: int = 1, max_outstanding: int = 10) -> tuple[list[bytes | None], Tally]:
-    """Start the fakes, ask ``times`` times in turn; ports of fakes that are None stay closed."""
-    tally = Tally(None)
-    async with trio.open_nursery() as nursery:
-        for fake in fakes:
-            await nursery.start(fake.run)
-        upstreams = Upstreams([Address("127.0.0.1", f.port) for f in fakes], max_outstanding, tally)
-        replies = [await upstreams.ask(QUERY) for _ in range(times)]
-        nursery.cancel_scope.cancel()
-    return replies, tally
+    async def ask(self, name: str = "example.org", **more: object) -> dns.message.Message | None:
+        reply = await self.upstreams.ask(wire.parse_query(query(name, **more)))  # type: ignore[arg-type]
+        return dns.message.from_wire(reply) if reply is not None else None
 
+    async def addresses(self, name: str = "example.org", **more: object) -> list[str]:
+        reply = await self.ask(name, **more)
+        assert reply is not None
+        return [str(record) for records in reply.answer for record in records]
 
-def rcode(reply: bytes | None) -> int | None:
-    return None if reply is None else reply[3] & 0xF
-
-
-@pytest.fixture(autouse=True)
-def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "ATTEMPT_S", 0.1)
-    monkeypatch.setattr(client, "TCP_ATTEMPT_S", 0.2)
-
-
-async def test_ids_and_source_ports_are_random() -> None:
-    fake = FakeUpstream(honest)
-    await ask(fake, times=20)
-    assert len({message[:2] for message in fake.seen_udp}) > 15
-    assert len({port for _, port in fake.peers}) > 15
-
-
-@pytest.mark.parametrize("first", [silent, failing(2), failing(5), failing(4)])
-async def test_the_next_upstream_is_asked(first: Behaviour) -> None:
-    (reply,), _ = await ask(FakeUpstream(first), FakeUpstream(honest))
-    assert rcode(reply) == 0
-
-
-async def test_nxdomain_is_an_answer() -> None:
-    second = FakeUpstream(honest)
-    (reply,), _ = await ask(FakeUpstream(failing(3)), second)
-    assert rcode(reply) == 3
-    assert second.seen_udp == []
-
-
-async def test_an_error_of_all_upstreams_is_passed_on_and_each_asked_once() -> None:
-    first, second = FakeUpstream(failing(2)), FakeUpstream(failing(5))
-    (reply,), _ = await ask(first, second)
-    assert rcode(reply) == 2
-    assert (len(first.seen_udp), len(second.seen_udp)) == (1, 1)
-
-
-async def test_a_lost_packet_is_sent_again() -> None:
-    fake = FakeUpstream(lambda message: honest(message) if len(fake.seen_udp) > 1 else [])
-    (reply,), _ = await ask(fake)
-    assert rcode(reply) == 0
-
-
-@pytest.mark.parametrize(
-    ("name", "lie"),
-    [
-        ("wrong id", lambda m: bytes((m[0] ^ 1,)) + honest(m)[0][1:]),
-        ("wrong question", lambda m: honest(m)[0].replace(b"example", b"exmaple")),
-        ("no response", lambda m: m),
-        ("junk", lambda _: b"\xff" * 30),
-    ],
-)
-async def test_a_lie_is_ignored_and_the_truth_still_heard(name: str, lie: Callable[[bytes], bytes]) -> None:
-    fake = FakeUpstream(lambda message: [lie(message), *honest(message)])
-    (reply,), tally = await ask(fake)
-    assert reply is not None
-    assert reply.endswith(bytes((192, 0, 2, 7)))
-    assert tally.upstream[f"127.0.0.1:{fake.port}", "mismatch"] == 1
-
-
-async def test_a_packet_from_elsewhere_is_never_seen() -> None:
-    async with trio.open_nursery() as nursery:
-        fake = FakeUpstream(silent)
-        await nursery.start(fake.run)
-        upstreams = Upstreams([Address("127.0.0.1", fake.port)], 10, tally := Tally(None))
-        replies: list[bytes | None] = []
-
-        async def ask_it() -> None:
-            replies.append(await upstreams.ask(QUERY))
-
-        nursery.start_soon(ask_it)
-        with trio.socket.socket(type=trio.socket.SOCK_DGRAM) as forger:
-            while not fake.peers:
+    async def until_counted(self, event: str, count: int = 1) -> None:
+        with trio.fail_after(5):
+            while self.tally.cache.get(event, 0) < count:
                 await trio.sleep(0.005)
-            await forger.sendto(honest(fake.seen_udp[0], "203.0.113.1")[0], fake.peers[0])
-            await trio.sleep(0.3)
-        nursery.cancel_scope.cancel()
-    assert replies == [None]
-    assert (f"127.0.0.1:{fake.port}", "mismatch") not in tally.upstream
+
+    def expire(self) -> None:
+        """As if everything had been fetched long ago."""
+        for entry in self.upstreams._cache._entries.values():
+            entry.since -= entry.reply.ttl_s + 1
 
 
-async def test_a_truncated_reply_is_fetched_by_tcp_under_a_new_id() -> None:
-    fake = FakeUpstream(truncating, lambda message: honest(message, count=100))
-    (reply,), _ = await ask(fake)
+def counted(fake: FakeUpstream) -> int:
+    return len(fake.seen_udp)
+
+
+async def test_a_second_question_in_any_spelling_is_answered_from_what_is_kept(nursery: trio.Nursery) -> None:
+    asker = await Asker(nursery, fake := FakeUpstream(honest)).start()
+    assert await asker.addresses() == ["192.0.2.7"]
+    again = await asker.ask("EXAMPLE.org", ident=77, edns=1232)
+    assert again is not None
+    assert (again.id, str(again.question[0].name), again.edns) == (77, "EXAMPLE.org.", 0)
+    assert counted(fake) == 1
+    assert asker.tally.cache == {"miss": 1, "hit": 1}
+
+
+async def test_a_ttl_of_zero_is_not_kept(nursery: trio.Nursery) -> None:
+    asker = await Asker(nursery, fake := FakeUpstream(with_ttl(0))).start()
+    for _ in range(2):
+        await asker.addresses()
+    assert counted(fake) == 2
+
+
+async def test_the_same_question_is_asked_once_for_all(nursery: trio.Nursery) -> None:
+    asker = await Asker(nursery, fake := FakeUpstream(honest, delay_s=0.1)).start()
+    seen: list[list[str]] = []
+
+    async def ask(ident: int) -> None:
+        seen.append(await asker.addresses(ident=ident))
+
+    async with trio.open_nursery() as asking:
+        for ident in range(50):
+            asking.start_soon(ask, ident)
+    assert seen == [["192.0.2.7"]] * 50
+    assert counted(fake) == 1
+
+
+async def test_one_who_leaves_does_not_take_the_answer_from_the_others(nursery: trio.Nursery) -> None:
+    asker = await Asker(nursery, FakeUpstream(honest, delay_s=0.2)).start()
+    with trio.CancelScope() as leaving:
+        async with trio.open_nursery() as first:
+            first.start_soon(asker.ask)
+            await trio.sleep(0.05)
+            nursery.start_soon(asker.ask)
+            await trio.sleep(0.02)
+            leaving.cancel()
+    assert await asker.addresses() == ["192.0.2.7"]
+
+
+async def test_more_questions_than_may_be_outstanding_are_not_asked(nursery: trio.Nursery) -> None:
+    asker = await Asker(nursery, fake := FakeUpstream(honest, delay_s=0.2), max_outstanding=3).start()
+    seen: list[bool] = []
+
+    async def ask(i: int) -> None:
+        seen.append(await asker.ask(f"name{i}.example") is not None)
+
+    async with trio.open_nursery() as asking:
+        for i in range(5):
+            asking.start_soon(ask, i)
+    assert sorted(seen) == [False, False, True, True, True]
+    assert counted(fake) == 3
+    assert asker.tally.upstream["none", "overload"] == 2
+
+
+async def test_a_stale_answer_is_told_at_once_while_all_are_down_and_a_new_one_after(nursery: trio.Nursery) -> None:
+    fake = FakeUpstream(honest)
+    asker = await Asker(nursery, fake).start()
+    await asker.addresses()
+    asker.expire()
+    address = Address("127.0.0.1", fake.port)
+    asker.upstreams._servers._health[address] = forward.Health(failures=3, down_until=trio.current_time() + 0.05)
+    stale = await asker.ask(edns=1232)
+    assert stale is not None
+    assert [o.to_text() for o in stale.options] == ["EDE 3 (Stale Answer)"]
+    assert stale.answer[0].ttl == 30
+    assert counted(fake) == 1
+    await trio.sleep(0.06)
+    await asker.ask()  # told as before, and lets a question find out whether somebody is back
+    await asker.until_counted("probe")
+    with trio.fail_after(5):
+        while asker.upstreams.cached(wire.parse_query(query("example.org"))) is None or counted(fake) < 2:
+            await trio.sleep(0.005)
+    fresh = await asker.ask(edns=1232)
+    assert fresh is not None
+    assert not fresh.options
+
+
+@pytest.mark.parametrize("rcode", [2, 5])
+async def test_a_stale_answer_is_better_than_an_error(nursery: trio.Nursery, rcode: int) -> None:
+    fake = FakeUpstream(honest)
+    asker = await Asker(nursery, fake).start()
+    await asker.addresses()
+    asker.expire()
+    fake.by_udp = failing(rcode)
+    for _ in range(3):
+        assert await asker.addresses() == ["192.0.2.7"]
+    assert counted(fake) == 2  # and the next ones are not held up by asking
+    assert asker.tally.cache["stale"] == 3
+
+
+async def test_a_stale_answer_is_told_to_one_who_has_waited(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client, "STALE_AFTER_S", 0.05)
+    fake = FakeUpstream(honest)
+    asker = await Asker(nursery, fake).start()
+    await asker.addresses()
+    asker.expire()
+    fake.by_udp = lambda _: []
+    assert await asker.addresses() == ["192.0.2.7"]
+
+
+async def test_nothing_stale_is_told_where_that_is_not_wanted(nursery: trio.Nursery) -> None:
+    fake = FakeUpstream(honest)
+    asker = await Asker(nursery, fake, max_stale_s=0.0).start()
+    await asker.addresses()
+    asker.expire()
+    fake.by_udp = failing(2)
+    reply = await asker.ask()
     assert reply is not None
-    assert len(reply) > 1600
-    assert fake.seen_tcp[0][2:] == fake.seen_udp[0][2:]
+    assert (reply.rcode(), reply.answer) == (2, [])
 
 
-@pytest.mark.parametrize("by_tcp", [None, lambda m: [b"\0\0" + honest(m)[0][2:]], lambda _: [b"short"]])
-async def test_the_truncated_reply_has_to_do_if_tcp_fails(by_tcp: Behaviour | None) -> None:
-    (reply,), tally = await ask(fake := FakeUpstream(truncating, by_tcp))
-    assert reply is not None
-    assert reply[2] & 2
-    assert tally.upstream[f"127.0.0.1:{fake.port}", "tcp_failed"] == 1
+async def test_an_error_is_repeated_for_a_moment_and_not_asked_again(nursery: trio.Nursery) -> None:
+    asker = await Asker(nursery, fake := FakeUpstream(failing(2))).start()
+    for _ in range(3):
+        reply = await asker.ask()
+        assert reply is not None
+        assert reply.rcode() == 2
+    assert counted(fake) == 1
 
 
-async def test_when_all_are_down_the_answer_is_immediate_until_one_returns() -> None:
-    tally = Tally(None)
-    async with trio.open_nursery() as nursery:
-        probe = FakeUpstream(honest)
-        with trio.socket.socket() as reserved:
-            await reserved.bind(("127.0.0.1", 0))
-            probe.port = reserved.getsockname()[1]
-        upstreams = Upstreams([Address("127.0.0.1", probe.port)], 10, tally)
-        for _ in range(2):
-            assert await upstreams.ask(QUERY) is None
-        began = trio.current_time()
-        assert await upstreams.ask(QUERY) is None
-        assert trio.current_time() - began < 0.05
-        await nursery.start(probe.run)
-        with trio.fail_after(3):
-            while await upstreams.ask(QUERY) is None:
-                await trio.sleep(0.02)
-        nursery.cancel_scope.cancel()
+async def test_a_hot_name_is_fetched_before_its_time(nursery: trio.Nursery) -> None:
+    fake = FakeUpstream(honest)
+    asker = await Asker(nursery, fake).start()
+    await asker.addresses()
+    for entry in asker.upstreams._cache._entries.values():
+        entry.since -= entry.reply.ttl_s * 0.95
+    for _ in range(2):
+        await asker.addresses()
+    assert counted(fake) == 1
+    for _ in range(3):
+        await asker.addresses()
+    await asker.until_counted("prefetch")
+    with trio.fail_after(5):
+        while (reply := await asker.ask()) is None or reply.answer[0].ttl < 50:
+            await trio.sleep(0.005)
+    assert counted(fake) == 2
 
 
-async def test_one_query_too_many_is_not_sent() -> None:
-    fake = FakeUpstream(silent)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(fake.run)
-        upstreams = Upstreams([Address("127.0.0.1", fake.port)], 3, tally := Tally(None))
-        async with trio.open_nursery() as asking:
-            for _ in range(4):
-                asking.start_soon(upstreams.ask, QUERY)
-        nursery.cancel_scope.cancel()
-    assert len(fake.seen_udp) == 3 * client.ROUNDS
-    assert tally.upstream["none", "overload"] == 1
+async def test_when_all_are_down_the_answer_is_immediate_until_one_returns(nursery: trio.Nursery) -> None:
+    fake = FakeUpstream(honest)
+    with trio.socket.socket() as reserved:
+        await reserved.bind(("127.0.0.1", 0))
+        fake.port = reserved.getsockname()[1]
+    asker = Asker(nursery)
+    asker.upstreams = Upstreams(DnsSettings(upstreams=(Address("127.0.0.1", fake.port),)), asker.tally)
+    await nursery.start(asker.upstreams.run)
+    for i in range(2):
+        assert await asker.ask(f"name{i}.example") is None
+    assert not asker.upstreams._servers.any_to_ask(probes=False)
+    assert await asker.ask() is None
+    await nursery.start(fake.run)
+    with trio.fail_after(8):
+        while await asker.ask() is None:
+            await trio.sleep(0.02)
+
+
+async def test_nobody_waits_for_the_question_that_finds_out(nursery: trio.Nursery) -> None:
+    asker = await Asker(nursery, FakeUpstream(lambda _: [])).start()
+    address = Address("127.0.0.1", asker.fakes[0].port)
+    asker.upstreams._servers._health[address] = forward.Health(failures=3)
+    assert await asker.ask() is None
+    await asker.until_counted("probe")
+    assert asker.tally.upstream == {}  # the probe has been sent and is still out
+
+
+async def test_names_of_the_domain_and_of_vips_never_leave(nursery: trio.Nursery) -> None:
+    asker = await Asker(nursery, fake := FakeUpstream(honest), vips=forward.IPv4Network("240.0.0.0/4")).start()
+    for name in ("unknown.mesh", "3.2.1.240.in-addr.arpa"):
+        reply = await asker.ask(name)
+        assert reply is not None
+        assert reply.rcode() == 3
+    assert counted(fake) == 0
+
+
+async def test_servers_of_resolv_conf_are_read_again_when_it_changes(
+    nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("meshd.dns.session.LOOK_AT_FILE_S", 0.0)
+    file = tmp_path / "resolv.conf"
+    upstreams = Upstreams(DnsSettings(resolv_conf=file, listen=Address("127.0.0.9", 53)), Tally(None))
+    servers = upstreams._servers
+
+    def names() -> list[str]:
+        servers.any_to_ask(probes=False)
+        return [str(a) for a in servers._addresses]
+
+    assert names() == []
+    file.write_text("nameserver 10.0.0.2\nnameserver 127.0.0.9\n")
+    assert names() == ["10.0.0.2:53"]
+    servers._health[servers._addresses[0]] = down = forward.Health(failures=3, down_until=9e9)
+    file.write_text("nameserver 10.0.0.3\nnameserver 10.0.0.2\n")
+    assert names() == ["10.0.0.3:53", "10.0.0.2:53"]
+    assert servers._health[servers._addresses[1]] == down
+    for useless in (lambda: file.write_text("search x\n"), file.unlink):
+        useless()
+        assert names() == ["10.0.0.3:53", "10.0.0.2:53"]

@@ -6,14 +6,14 @@ import trio
 
 from meshd.dns import wire
 from meshd.dns.lookup import RealAddresses, addresses_in, query_of
-from meshd.dns.settings import Address
+from meshd.dns.settings import Address, DnsSettings
 from tests.dns.support import FakeUpstream, failing, honest
 
 
 async def look(fake: FakeUpstream, host: str) -> tuple[str, ...]:
     async with trio.open_nursery() as nursery:
         await nursery.start(fake.run)
-        found = await RealAddresses((Address("127.0.0.1", fake.port),))(host)
+        found = await RealAddresses(DnsSettings(upstreams=(Address("127.0.0.1", fake.port),)))(host)
         nursery.cancel_scope.cancel()
     return found
 

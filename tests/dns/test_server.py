@@ -191,5 +191,5 @@ async def test_more_queries_than_may_be_outstanding_fail_at_once(nursery: trio.N
     fake = FakeUpstream(lambda _: [])
     await nursery.start(fake.run)
     server = await Running(nursery, (Address("127.0.0.1", fake.port),), max_outstanding=2).start()
-    replies = await server.udp(*(query("example.org", ident=i) for i in range(5)), expect=3)
+    replies = await server.udp(*(query(f"name{i}.example", ident=i) for i in range(5)), expect=3)
     assert {r[3] & 0xF for r in replies} == {2}
