@@ -5,6 +5,7 @@
 ``check``    ``meshd check``: configuration and resource files, every error at once, nothing started
 ``remote``   a control plane's REST API as the commands need it
 ``resources`` ``meshd apply|get|delete``
+``dns``      ``meshd dns``: this host's resolver (``host_dns`` says how, ``changes`` undoes), and why a name is answered
 ``token``    ``meshd token zone|dataplane|user``
 ``output``   tables for people, JSON and YAML for programs
 

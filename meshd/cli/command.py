@@ -7,7 +7,14 @@ import click
 
 from meshd import __version__
 
-COMMANDS = {"apply": "resources", "check": "check", "delete": "resources", "get": "resources", "token": "token"}
+COMMANDS = {
+    "apply": "resources",
+    "check": "check",
+    "delete": "resources",
+    "dns": "dns",
+    "get": "resources",
+    "token": "token",
+}
 """Every command, and the module of this package that has it under the same name."""
 
 
