@@ -70,6 +70,7 @@ def stored(world, zone):
 def test_a_control_plane_is_started_again_under_traffic(world, how):
     zones = ("zone-a", "zone-b") if world.engine("client") == "envoy" else ("zone-b",)
     hops = [hop for hop in ("client", "egress", "ingress", "a-0", "b-0", "b-1") if world.zone(hop) in zones]
+    world.left_behind()
     before, pids = configuration(world, hops), world.envoys()
     resources = {zone: stored(world, zone) for zone in zones}
     with traffic(world.places["web"]) as web, traffic(world.places["raw"]) as raw:

@@ -17,12 +17,14 @@ import re
 import signal
 import socket
 import sys
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from meshd.envoy.places import places, runtime_directory
 from meshd.model.resource import ResourceKey
+from meshd.xds.keeper import RETIRE_S
 from tests.conformance.asking import ask, spread
 from tests.e2e import lab as lab_
 from tests.e2e.lab import VIP_PORT, Lab, eventually, run_by
@@ -91,6 +93,7 @@ class World:
         self.places = {}
         self.zone_of = {"client": "zone-a", "egress": "zone-a", "a-0": "zone-a"}
         self.changed = set()
+        self.changed_at = 0.0
         self.current_mesh = {}
 
     # ------------------------------------------------------------------ start
@@ -211,11 +214,17 @@ class World:
 
     # ------------------------------------------------------------------ changes
 
+    def left_behind(self):
+        """Wait until the clusters that earlier changes have left are gone: a zone removes them some seconds later."""
+        time.sleep(max(0.0, self.changed_at + 2 * RETIRE_S + 2 - time.monotonic()))
+
     def put(self, resource):
+        self.changed_at = time.monotonic()
         self.lab.put("global", resource)
         self.changed.add(lab_.path_of(resource))
 
     def delete(self, path):
+        self.changed_at = time.monotonic()
         self.lab.delete("global", path)
         self.changed.discard(path)
 
@@ -232,6 +241,7 @@ class World:
         if life:
             wanted["mtls"]["backends"][0]["dpCert"] = {"rotation": {"expiration": life}}
         if wanted != self.current_mesh:
+            self.changed_at = time.monotonic()
             self.current_mesh = wanted
             self.lab.put("global", wanted)
 
