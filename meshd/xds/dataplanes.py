@@ -1,13 +1,13 @@
 """All Dataplanes that are connected: which outbounds and names each shares with others. Pure but for its layers."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from meshd.model.errors import Violation
 from meshd.model.resource import Resource
 from meshd.model.steps import Steps
 from meshd.topology.view import MeshView
 from meshd.xds.clusters import AddressOf
-from meshd.xds.difference import Difference
+from meshd.xds.difference import UNCHANGED, Difference
 from meshd.xds.external import ReadSource
 from meshd.xds.matched import Shapers
 from meshd.xds.outbound import Settings
@@ -16,13 +16,14 @@ from meshd.xds.proxies import OutboundKey, Proxy, lacking_of, matched_outbound, 
 from meshd.xds.resolvers import Resolvers, key_of
 from meshd.xds.resources import Layer
 
-UNCHANGED = Difference(frozenset())
-
 
 class Dataplanes:
     """See the module. ``choose`` for each proxy that changed, then ``update``; ``retire`` some seconds later."""
 
-    def __init__(self, shapers: Shapers, read_source: ReadSource, address_of: AddressOf) -> None:
+    def __init__(
+        self, shapers: Shapers, read_source: ReadSource, address_of: AddressOf, is_plain: Callable[[str, str], bool]
+    ) -> None:
+        self._is_plain = is_plain
         self._shapers = shapers
         self._read_source = read_source
         self._address_of = address_of
@@ -41,7 +42,7 @@ class Dataplanes:
         before, same = proxy.outbound, resolver == proxy.resolver
         if key == before and same:
             return
-        settings = Settings(binds, ipv6, self._read_source, self._address_of, system_ca)
+        settings = Settings(binds, ipv6, self._read_source, self._address_of, system_ca, self._is_plain)
         current = self._outbounds.get(before) if before is not None else None
         chosen = self._outbounds.get(key)
         if chosen is None:

@@ -1,7 +1,7 @@
 """What differs between two views of a mesh, so that only that is rendered again. Pure."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from meshd.topology.view import MeshView, ServiceView
@@ -18,6 +18,10 @@ class Difference:
     ingress: frozenset[str] | None = None
     egress: frozenset[str] | None = None
 
+    def with_services(self, names: frozenset[str]) -> "Difference":
+        """The same with these services, as far as Dataplanes call them."""
+        return self if self.services is None else replace(self, services=self.services | names)
+
     def with_moved(self, view: MeshView, hosts: set[str]) -> "Difference":
         """The same with the services that have an endpoint at one of these names."""
 
@@ -29,6 +33,10 @@ class Difference:
             more(self.ingress, view.ingress_services),
             more(self.egress, view.egress_services),
         )
+
+
+NOTHING: frozenset[str] = frozenset()
+UNCHANGED = Difference(NOTHING, NOTHING, NOTHING)
 
 
 def difference(before: MeshView | None, after: MeshView) -> Difference:

@@ -1,6 +1,6 @@
 """The identities that connected proxies show: whose certificate each is given, and who has a newer one to show."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import cast
@@ -65,10 +65,23 @@ class Identities:
         """Let a proxy show what there is now of its identities."""
         proxy.certify({mesh: self._credentials(mesh, owner) for mesh, owner in proxy.identities.items()})
 
-    def take_renewed(self) -> set[ResourceKey]:
-        """The proxies of which an identity is new, or has changed, since the last call."""
+    def certify_renewed(self, proxies: Iterable[Proxy], is_ending: Callable[[Proxy], bool], now: float) -> None:
+        """Let the Dataplanes, of all proxies, whose identity is new or has changed, show what there is now.
+
+        Of those with a certificate that ``is_ending`` is true of nothing changes: they are looked at again, next time.
+        """
         renewed, self._renewed_proxies = self._renewed_proxies, set()
-        return renewed
+        for proxy in proxies if renewed else ():
+            if proxy.key.kind != "Dataplane" or proxy.key not in renewed:
+                continue
+            if proxy.certified and is_ending(proxy):
+                self._renewed_proxies.add(proxy.key)
+                continue
+            self.certify(proxy)
+            if not proxy.certified:
+                proxy.certified_at = None
+            elif proxy.certified_at is None:
+                proxy.certified_at = now
 
     def let_go(self, is_there: Callable[[ResourceKey, str], bool]) -> list[Identity]:
         """Forget, and return, the identities of proxies that are gone for good, which a proxy's key and mesh tell."""

@@ -6,7 +6,7 @@ has rendered, and renders that again, in steps (docs/adr/004-one-loop.md).
 
 import logging
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +15,7 @@ from typing import TypeVar, cast
 import trio
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from meshd.kinds.dataplane import Dataplane
 from meshd.kinds.external_service import DataSource
 from meshd.kinds.mesh import Mesh
 from meshd.kinds.zone_egress import ZoneEgress
@@ -26,15 +27,15 @@ from meshd.runtime.steps import in_steps
 from meshd.store.store import Store
 from meshd.topology.view import MeshView
 from meshd.xds.abilities import Abilities
-from meshd.xds.admin import admin
 from meshd.xds.dataplanes import Dataplanes
-from meshd.xds.difference import Difference, difference
+from meshd.xds.difference import UNCHANGED, Difference, difference
 from meshd.xds.encode import SchemaError, load_schema
 from meshd.xds.hosts import Hosts, hosts_of
 from meshd.xds.identities import CredentialsOf, Identities, Identity, is_certified
 from meshd.xds.matched import Shapers
 from meshd.xds.proxies import Proxy, basis, own_resources, uris_of
 from meshd.xds.resources import Layer, ProxyFeed
+from meshd.xds.turning import Instance, Turning
 from meshd.xds.zone_proxies import ZoneProxies
 
 log = logging.getLogger(__name__)
@@ -108,10 +109,12 @@ class XdsKeeper:
         self._rendered_material = 0
         self._changed_zone_proxies: set[ResourceKey] = set()
         self._zones = ZoneProxies(zone, shapers, outside.read_source, self._hosts.address_of)
-        self._dataplanes = Dataplanes(shapers, outside.read_source, self._hosts.address_of)
+        self._turning = Turning()
+        self._dataplanes = Dataplanes(shapers, outside.read_source, self._hosts.address_of, self._turning.is_plain)
         self._identities = Identities(outside.credentials, self._renewed)
         self._retire_at = math.inf
         self._show_at = math.inf
+        self._turn_at = math.inf
         self._wake = trio.Event()
         self._failures = Counter(
             "meshd_xds_render_failures", "Proxies that could not be rendered.", ["kind"], registry=registry
@@ -146,7 +149,7 @@ class XdsKeeper:
             task_status.started()
             rested_at = -math.inf
             while True:
-                with trio.move_on_at(min(self._retire_at, self._show_at)):
+                with trio.move_on_at(min(self._retire_at, self._show_at, self._turn_at)):
                     await self._wake.wait()
                 await trio.sleep_until(rested_at)
                 self._wake = trio.Event()
@@ -231,8 +234,9 @@ class XdsKeeper:
                 yield
         moved, self._moved_hosts = self._moved_hosts, set()
         for mesh, view in views.items() if moved else ():
-            differences[mesh] = differences.get(mesh, Difference(*[frozenset[str]()] * 3)).with_moved(view, moved)
+            differences[mesh] = differences.get(mesh, UNCHANGED).with_moved(view, moved)
             yield
+        self._turn(views, differences)
         new, self._new = self._new, set()
         for proxy in list(self._proxies.values()):
             if proxy.feed not in self._proxies:
@@ -246,7 +250,10 @@ class XdsKeeper:
         self._retire_later()
         more = bool(moved or before.keys() - views.keys())
         yield from self._update_zone_proxies(views, differences, more=more)
-        self._certify_dataplanes()
+        self._identities.certify_renewed(self._proxies.values(), self._is_ending, trio.current_time())
+        self._turn_at = (
+            self._turning.due_at(self._instances(views), trio.current_time()) if self._turning.is_busy else math.inf
+        )
         self._show_new(views)
         yield from self._explain(views)
         self._dataplanes.forget_unused(self._proxies.values())
@@ -264,14 +271,15 @@ class XdsKeeper:
             proxy.unlocated = tuple(hosts_of(dataplane))
             return
         proxy.unlocated = ()
-        made_of = (*basis(view, dataplane, proxy.abilities), located is dataplane or located.spec)
+        ending = self._turning.ending(proxy.key.mesh) if proxy.certified else None
+        made_of = (*basis(view, dataplane, proxy.abilities), located is dataplane or located.spec, ending)
         if proxy.made_of == made_of:
             return
         uris = uris_of(dataplane)
         has_mtls = cast("Mesh", view.mesh.spec).enabled_backend() is not None
         if uris:
             self._identities.need(proxy, proxy.key.mesh, proxy.key.name, uris)
-        proxy.own.replace(own_resources(view, located, proxy.abilities, self._shapers))
+        proxy.own.replace(own_resources(view, located, proxy.abilities, self._shapers, ending))
         if uris or not has_mtls:
             self._dataplanes.choose(proxy, view, dataplane)
         proxy.made_of = made_of
@@ -306,19 +314,7 @@ class XdsKeeper:
         resource = self._store.get(proxy.key)
         if resource is None:
             return  # what it has stands
-        wanted = list(self._zones.identities(resource, proxy.abilities))
-        for mesh, owner, uris in wanted:
-            self._identities.need(proxy, mesh, owner, uris)
-        self._identities.keep(proxy, {mesh: owner for mesh, owner, _ in wanted})
-        # Now, not at the end of the round: the listener and its certificates are to be of the same moment.
-        self._identities.certify(proxy)
-        listener = self._zones.listener(resource, proxy.abilities, proxy.certified)
-        host = cast("ZoneIngress | ZoneEgress", resource.spec).networking.address
-        address = self._hosts.address_of(host)
-        proxy.unlocated = (host,) if address is None else ()
-        readiness = admin(address, proxy.abilities) if address is not None else ()
-        proxy.own.replace([*readiness, *([listener] if listener is not None else [])])
-        proxy.made_of = resource.version
+        proxy.made_of = self._zones.render(proxy, resource, self._identities)
 
     def _retire(self) -> None:
         if trio.current_time() >= self._retire_at:
@@ -376,12 +372,25 @@ class XdsKeeper:
                 proxy.trouble = str(error)
                 log.exception("%s: cannot be rendered and keeps what it has", proxy.key)
 
-    def _certify_dataplanes(self) -> None:
-        """Give the Dataplanes whose credentials changed what they show and trust now."""
-        renewed = self._identities.take_renewed()
-        for proxy in self._proxies.values() if renewed else ():
-            if proxy.key.kind == "Dataplane" and proxy.key in renewed:
-                self._identities.certify(proxy)
+    def _turn(self, views: Mapping[str, MeshView], differences: dict[str, Difference]) -> None:
+        """Let what goes later as mTLS is turned on or off be rendered when its time has come."""
+        backends = {mesh: cast("Mesh", view.mesh.spec).enabled_backend() for mesh, view in views.items()}
+        self._turning.see(backends, trio.current_time())
+        if not self._turning.is_busy:
+            return
+        for mesh, services in self._turning.update(self._instances(views), trio.current_time()).items():
+            before = differences.get(mesh, UNCHANGED)
+            differences[mesh] = before.with_services(services)
+
+    def _is_ending(self, proxy: Proxy) -> bool:
+        return self._turning.ending(proxy.key.mesh) is not None
+
+    def _instances(self, views: Mapping[str, MeshView]) -> Iterator[Instance]:
+        for proxy in self._proxies.values():
+            view = views.get(proxy.key.mesh)
+            dataplane = view.local_dataplanes.get(proxy.key.name) if view is not None else None
+            if dataplane is not None and proxy.key.kind == "Dataplane":
+                yield Instance(proxy.key.mesh, cast("Dataplane", dataplane.spec).services(), proxy.certified_at)
 
     def _is_there(self, key: ResourceKey, mesh: str) -> bool:
         view = self._rendered.get(mesh)

@@ -43,13 +43,17 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What outbounds depend on of a proxy: ``binds``, that they take connections from a socket of their own."""
+    """What outbounds depend on of a proxy: ``binds``, that they take connections from a socket of their own.
+
+    ``is_plain`` (mesh, service) tells where TLS is not begun yet (``turning``).
+    """
 
     binds: bool
     ipv6: bool
     read_source: Callable[[str, DataSource], bytes]
     address_of: clusters.AddressOf = clusters.literal
     system_ca: str = ""
+    is_plain: Callable[[str, str], bool] = lambda _mesh, _service: False
 
 
 class Protocols(Mapping[str, str]):
@@ -172,7 +176,10 @@ def outbound_cluster(view: MeshView, key: ClusterKey, matched: Matched, settings
         document["outlierDetection"] = clusters.PASSIVE_EJECTION if is_http else clusters.PASSIVE_EJECTION_TCP
         document["commonLbConfig"] = clusters.NO_PANIC
         document["upstreamConnectionOptions"] = clusters.TCP_KEEPALIVE
-        if cast("Mesh", view.mesh.spec).enabled_backend() is not None:
+        if not destination.is_external and settings.is_plain(view.mesh_name, service):
+            # Other zones take nothing but TLS.
+            endpoints = tuple(e for e in endpoints if e.reach is Reach.INSTANCE)
+        elif cast("Mesh", view.mesh.spec).enabled_backend() is not None:
             shown = label.ZONE_EGRESS_SERVICE if destination.is_external else service
             document["transportSocket"] = tls.outbound(
                 view.mesh_name, shown, tls.sni_of(service, view.mesh_name, dict(tags))

@@ -6,7 +6,7 @@ from typing import cast
 
 from meshd.ca.identity import Credentials, dataplane_uris
 from meshd.kinds.dataplane import Dataplane, GatewayType
-from meshd.kinds.mesh import Mesh
+from meshd.kinds.mesh import CertificateAuthorityBackend, Mesh
 from meshd.model import labels as label
 from meshd.model.errors import Violation
 from meshd.model.resource import Resource, ResourceKey
@@ -45,9 +45,10 @@ class Proxy:
     """A proxy that is connected. ``own`` are its inbounds and the like, ``secrets`` what it shows and trusts.
 
     ``made_of`` is what ``own`` was last rendered from, so that it is rendered again only if that changed.
-    ``identities`` are the owners of its certificates, by mesh; ``certified`` the meshes in which it shows one. At
-    ``shown_by`` (trio time) it gets what there is although something of it is still to come. ``trouble`` is why it
-    could not be rendered at last, ``unlocated`` the names for which it needs an address first.
+    ``identities`` are the owners of its certificates, by mesh; ``certified`` the meshes in which it shows one, a
+    Dataplane since ``certified_at`` (trio time). At ``shown_by`` (trio time) it gets what there is although something
+    of it is still to come. ``trouble`` is why it could not be rendered at last, ``unlocated`` the names for which it
+    needs an address first.
     """
 
     key: ResourceKey
@@ -61,6 +62,7 @@ class Proxy:
     resolver: ResolverKey | None = None
     identities: dict[str, str] = field(default_factory=dict)
     certified: frozenset[str] = frozenset()
+    certified_at: float | None = None
     trouble: str = ""
     unlocated: tuple[str, ...] = ()
 
@@ -86,15 +88,21 @@ class Proxy:
         return tuple(found)
 
 
-def own_resources(view: MeshView, dataplane: Resource, abilities: Abilities, shapers: Shapers) -> Iterator[XdsResource]:
-    """What no other Dataplane has."""
+def own_resources(
+    view: MeshView,
+    dataplane: Resource,
+    abilities: Abilities,
+    shapers: Shapers,
+    ending: CertificateAuthorityBackend | None = None,
+) -> Iterator[XdsResource]:
+    """What no other Dataplane has. ``ending``: what its inbounds still take in a mesh without mTLS (``turning``)."""
     mesh = cast("Mesh", view.mesh.spec)
 
     def shape(draft: InboundDraft) -> None:
         of_inbound(shapers, view.policies, dataplane, draft.inbound).inbound(draft)
 
     yield from admin(cast("Dataplane", dataplane.spec).networking.address, abilities)
-    yield from inbounds(dataplane, mesh.enabled_backend(), abilities, shape)
+    yield from inbounds(dataplane, mesh.enabled_backend() or ending, abilities, shape)
     yield from passthrough(mesh, dataplane, abilities)
     yield from direct_access(view, dataplane, abilities)
     yield from prometheus(mesh, dataplane, abilities)

@@ -6,16 +6,20 @@ from typing import cast
 
 from meshd.ca.identity import egress_owner, egress_uris
 from meshd.kinds.dataplane import Dataplane
+from meshd.kinds.zone_egress import ZoneEgress
+from meshd.kinds.zone_ingress import ZoneIngress
 from meshd.model import labels as label
 from meshd.model.errors import Violation
 from meshd.model.resource import Resource
 from meshd.model.steps import Steps
 from meshd.topology.view import MeshView
 from meshd.xds.abilities import Abilities
+from meshd.xds.admin import admin
 from meshd.xds.clusters import AddressOf
 from meshd.xds.external import ReadSource
+from meshd.xds.identities import Identities
 from meshd.xds.matched import Shapers, of_tags
-from meshd.xds.proxies import lacking_of
+from meshd.xds.proxies import Proxy, lacking_of
 from meshd.xds.resources import Layer, XdsResource
 from meshd.xds.shaping import InboundDraft
 from meshd.xds.sni import SniRenderer, Subset
@@ -41,7 +45,7 @@ class Shared:
 
 @dataclass(eq=False, slots=True)
 class ZoneProxies:
-    """See the module. ``update`` first, then ``listener`` for each proxy."""
+    """See the module. ``update`` first, then ``render`` each proxy."""
 
     zone: str
     shapers: Shapers
@@ -103,6 +107,22 @@ class ZoneProxies:
         if isinstance(renderer, EgressRenderer):
             for mesh in sorted(renderer.secret_meshes):
                 yield mesh, egress_owner(proxy.key.name), egress_uris(mesh)
+
+    def render(self, proxy: Proxy, resource: Resource, identities: Identities) -> int:
+        """Give a proxy what is its own: readiness, its listener, its certificates; returns what it is made of."""
+        wanted = list(self.identities(resource, proxy.abilities))
+        for mesh, owner, uris in wanted:
+            identities.need(proxy, mesh, owner, uris)
+        identities.keep(proxy, {mesh: owner for mesh, owner, _ in wanted})
+        # Now, not at the end of the round: the listener and its certificates are to be of the same moment.
+        identities.certify(proxy)
+        listener = self.listener(resource, proxy.abilities, proxy.certified)
+        host = cast("ZoneIngress | ZoneEgress", resource.spec).networking.address
+        address = self.address_of(host)
+        proxy.unlocated = (host,) if address is None else ()
+        readiness = admin(address, proxy.abilities) if address is not None else ()
+        proxy.own.replace([*readiness, *([listener] if listener is not None else [])])
+        return resource.version
 
     def listener(self, proxy: Resource, abilities: Abilities, certified: Collection[str]) -> XdsResource | None:
         """The listener of a proxy, which has certificates of the meshes ``certified``; None: it has none (yet)."""

@@ -9,6 +9,7 @@ from meshd.runtime.latest import Latest
 from meshd.xds.abilities import Abilities
 from meshd.xds.identities import Identities
 from meshd.xds.proxies import Proxy
+from meshd.xds.resources import SECRET
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 URIS = ("spiffe://default/web",)
@@ -36,19 +37,25 @@ async def test_who_shows_an_identity_hears_that_it_was_renewed(nursery, autojump
     identities = Identities(issuer, told.append)
     await nursery.start(identities.cells.run)
     identities.need(proxy, "default", "web-1", URIS)
-    assert identities.take_renewed() == {proxy.key}
     await trio.testing.wait_all_tasks_blocked()
-    identities.take_renewed()
+    identities.certify_renewed([proxy], lambda _: False, 5.0)
+    assert (proxy.certified, proxy.certified_at) == ({"default"}, 5.0)
+    shown = shown_by(proxy)
     told.clear()
 
     issuer.cells["default", "web-1"].publish(credentials(b"2"))
     await trio.testing.wait_all_tasks_blocked()
 
     assert told == [{proxy.key}]
-    assert identities.take_renewed() == {proxy.key}
-    assert identities.take_renewed() == set()
-    identities.certify(proxy)
-    assert proxy.certified == {"default"}
+    identities.certify_renewed([proxy], lambda _: True, 6.0)
+    assert shown_by(proxy) == shown  # its mesh is about to have no mTLS
+    identities.certify_renewed([proxy], lambda _: False, 7.0)
+    assert shown_by(proxy) != shown
+    assert proxy.certified_at == 5.0
+
+
+def shown_by(proxy):
+    return {name: entry.version for name, entry in proxy.secrets.of(SECRET).items()}
 
 
 def test_an_identity_is_let_go_when_the_last_of_its_proxies_is_gone(proxy):

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from meshd.ca.identity import Credentials, Identity, TrustBundle, no_credentials
 from meshd.kinds.external_service import ExternalService
+from meshd.kinds.mesh import Mode
 from meshd.kinds.zone_ingress import ZoneIngress
 from meshd.model.resource import Resource, ResourceKey
 from meshd.model.shape import read_strict
@@ -25,6 +26,7 @@ from meshd.xds.encode import load_schema
 from meshd.xds.keeper import CERTIFIED_S, LOOK_UP_AGAIN_S, REST_S, RETIRE_S, Outside, XdsKeeper
 from meshd.xds.resources import CLUSTER, ENDPOINTS, LISTENER, ORDER, SECRET
 from meshd.xds.shaping import Shaper
+from meshd.xds.turning import LEAD_S
 from tests.topology import builders as b
 from tests.topology.views import settle
 
@@ -648,6 +650,75 @@ async def test_an_egress_that_is_deleted_and_stored_again(nursery, autojump_cloc
     await idle()
 
     assert list(feed.names(LISTENER)) == ["inbound:10.0.0.9:10002"]
+
+
+def permissive():
+    mesh = b.mesh()
+    backends = tuple(x.model_copy(update={"mode": Mode.PERMISSIVE}) for x in mesh.spec.mtls.backends)
+    return replace(
+        mesh, spec=mesh.spec.model_copy(update={"mtls": mesh.spec.mtls.model_copy(update={"backends": backends})})
+    )
+
+
+def speaks_tls(feed, service):
+    return b"envoy.transport_sockets.tls" in feed.get(CLUSTER, service).body
+
+
+async def test_tls_begins_when_all_instances_of_a_service_have_certificates(nursery, autojump_clock):
+    start = [
+        b.mesh(mtls=False),
+        http("web-1", "web"),
+        http("api-1", "api", "10.0.0.2"),
+        http("api-2", "api", "10.0.0.3"),
+    ]
+    remote = b.ingress("zone-b-in", "zone-b", [b.available("api", 2)], address="10.1.0.1")
+    world = World([*start, remote], issues=False)
+    await nursery.start(world.keeper.run)
+    web, api, _ = (world.keeper.attach(key(name), REDIRECTED) for name in ("web-1", "api-1", "api-2"))
+    await idle()
+
+    world.apply(permissive())
+    await idle()
+    assert not speaks_tls(web, "api")
+    assert b"10.1.0.1" not in web.get(ENDPOINTS, "api").body  # other zones take nothing but TLS
+    assert b"default" in api.get(LISTENER, "inbound:10.0.0.2:8080").body
+    world.cells["default", "api-1"].publish(certified("default", "api-1"))
+    await trio.sleep(LEAD_S + 1)
+    assert not speaks_tls(web, "api")
+    world.cells["default", "api-2"].publish(certified("default", "api-2"))
+    await trio.sleep(LEAD_S - 1)
+    assert not speaks_tls(web, "api")
+    await trio.sleep(2)
+
+    assert speaks_tls(web, "api")
+    assert b"10.1.0.1" in web.get(ENDPOINTS, "api").body
+    assert not speaks_tls(api, "web")
+    fresh = World(world.resources.values(), issues=False)  # who starts now does not go back to plaintext
+    await nursery.start(fresh.keeper.run)
+    feed = fresh.keeper.attach(key("web-1"), REDIRECTED)
+    await trio.sleep(CERTIFIED_S + 1)
+    assert speaks_tls(feed, "api")
+
+
+async def test_inbounds_take_tls_a_little_longer_than_it_is_used(nursery, autojump_clock):
+    world = World([permissive(), http("web-1", "web"), http("api-1", "api", "10.0.0.2")])
+    await nursery.start(world.keeper.run)
+    web, api = (world.keeper.attach(key(name), REDIRECTED) for name in ("web-1", "api-1"))
+    await idle()
+    inbound, secrets = api.get(LISTENER, "inbound:10.0.0.2:8080"), set(api.names(SECRET))
+    assert speaks_tls(web, "api")
+
+    world.apply(b.mesh(mtls=False))
+    for name in ("web-1", "api-1"):
+        world.cells["default", name].publish(no_credentials("default"))
+    await idle()
+    assert not speaks_tls(web, "api")
+    assert api.get(LISTENER, "inbound:10.0.0.2:8080") == inbound
+    assert set(api.names(SECRET)) == secrets
+    await trio.sleep(LEAD_S)
+
+    assert b"envoy.transport_sockets.tls" not in api.get(LISTENER, "inbound:10.0.0.2:8080").body
+    assert not list(api.names(SECRET))
 
 
 SERVICES = st.sampled_from(["web", "api", "db"])
