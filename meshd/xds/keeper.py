@@ -279,10 +279,11 @@ class XdsKeeper:
         has_mtls = cast("Mesh", view.mesh.spec).enabled_backend() is not None
         if uris:
             self._identities.need(proxy, proxy.key.mesh, proxy.key.name, uris)
-        proxy.own.replace(own_resources(view, located, proxy.abilities, self._shapers, ending))
+        idle: dict[str, str] = {}
+        proxy.own.replace(own_resources(view, located, proxy.abilities, self._shapers, idle, ending))
         if uris or not has_mtls:
             self._dataplanes.choose(proxy, view, dataplane)
-        proxy.made_of = made_of
+        proxy.idle, proxy.made_of = idle, made_of
 
     def _update_zone_proxies(
         self, views: Mapping[str, MeshView], differences: Mapping[str, Difference], *, more: bool

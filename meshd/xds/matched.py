@@ -1,6 +1,6 @@
 """The policies that apply to one proxy or one of its inbounds, with what they do to Envoy's resources."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -46,6 +46,13 @@ class Matched:
         """Let all policies change an outbound listener."""
         for shaper, policies in self.shaped:
             shaper.outbound(draft, policies)
+
+    def idle(self, *, has_mtls: bool) -> Iterator[tuple[Resource, str]]:
+        """The policies about an inbound that have no effect there, and why."""
+        for shaper, policies in self.shaped:
+            for policy in policies:
+                if why := shaper.idle(policy, has_mtls=has_mtls):
+                    yield policy, why
 
     def inbound(self, draft: InboundDraft) -> None:
         """Let all policies change an inbound."""

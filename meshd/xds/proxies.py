@@ -48,7 +48,7 @@ class Proxy:
     ``identities`` are the owners of its certificates, by mesh; ``certified`` the meshes in which it shows one, a
     Dataplane since ``certified_at`` (trio time). At ``shown_by`` (trio time) it gets what there is although something
     of it is still to come. ``trouble`` is why it could not be rendered at last, ``unlocated`` the names for which it
-    needs an address first.
+    needs an address first, ``idle`` which policies about it have no effect and why.
     """
 
     key: ResourceKey
@@ -65,6 +65,7 @@ class Proxy:
     certified_at: float | None = None
     trouble: str = ""
     unlocated: tuple[str, ...] = ()
+    idle: Mapping[str, str] = field(default_factory=dict)
 
     def certify(self, credentials: Mapping[str, Credentials]) -> None:
         """Show and trust this from now on, by mesh."""
@@ -85,7 +86,7 @@ class Proxy:
         if waits and self.feed.ready:
             meshes = ", ".join(sorted(self.identities.keys() - self.certified))
             found.append(Violation("mtls", f"no certificate yet in mesh {meshes}; its connections there fail"))
-        return tuple(found)
+        return (*found, *lacking_of(self.idle))
 
 
 def own_resources(
@@ -93,13 +94,20 @@ def own_resources(
     dataplane: Resource,
     abilities: Abilities,
     shapers: Shapers,
+    idle: dict[str, str],
     ending: CertificateAuthorityBackend | None = None,
 ) -> Iterator[XdsResource]:
-    """What no other Dataplane has. ``ending``: what its inbounds still take in a mesh without mTLS (``turning``)."""
+    """What no other Dataplane has. ``ending``: what its inbounds still take in a mesh without mTLS (``turning``).
+
+    ``idle`` is filled with the policies about its inbounds that have no effect, and why.
+    """
     mesh = cast("Mesh", view.mesh.spec)
 
     def shape(draft: InboundDraft) -> None:
-        of_inbound(shapers, view.policies, dataplane, draft.inbound).inbound(draft)
+        matched = of_inbound(shapers, view.policies, dataplane, draft.inbound)
+        matched.inbound(draft)
+        for policy, why in matched.idle(has_mtls=mesh.enabled_backend() is not None):
+            idle[f"{policy.key.kind} {policy.display_name}"] = why
 
     yield from admin(cast("Dataplane", dataplane.spec).networking.address, abilities)
     yield from inbounds(dataplane, mesh.enabled_backend() or ending, abilities, shape)

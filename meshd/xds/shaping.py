@@ -160,6 +160,11 @@ class Shaper:
     def inbound(self, draft: InboundDraft, matched: Sequence[Resource]) -> None:
         """Change an inbound."""
 
+    def idle(self, policy: Resource, *, has_mtls: bool) -> str:
+        """Why a policy about an inbound does not do there what its author must expect, in words; "" if it does."""
+        del policy, has_mtls
+        return ""
+
 
 def http_filter(draft_hcm: Document, filter_: Document) -> None:
     """Add an HTTP filter as the first of a connection manager."""

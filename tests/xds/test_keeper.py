@@ -16,6 +16,7 @@ from meshd.model.resource import Resource, ResourceKey
 from meshd.model.shape import read_strict
 from meshd.policies import discover
 from meshd.policies.mesh_timeout.spec import MeshTimeout
+from meshd.policies.mesh_traffic_permission.spec import MeshTrafficPermission
 from meshd.runtime.latest import Latest
 from meshd.store.memory import MemoryStore
 from meshd.store.store import Delete, Put
@@ -650,6 +651,36 @@ async def test_an_egress_that_is_deleted_and_stored_again(nursery, autojump_cloc
     await idle()
 
     assert list(feed.names(LISTENER)) == ["inbound:10.0.0.9:10002"]
+
+
+def permission(*actions):
+    entries = [
+        {
+            "targetRef": {"kind": kind, **({"tags": {"team": "x"}} if kind == "MeshSubset" else {})},
+            "default": {"action": action},
+        }
+        for kind, action in actions
+    ]
+    spec = read_strict(MeshTrafficPermission, {"targetRef": {"kind": "Mesh"}, "from": entries})
+    return Resource(ResourceKey("MeshTrafficPermission", "default", "mtp"), spec)
+
+
+async def test_a_feed_tells_of_permissions_that_protect_nothing(nursery, autojump_clock):
+    world = World([b.mesh(mtls=False), http("web-1", "web"), permission(("Mesh", "Allow"))])
+    await nursery.start(world.keeper.run)
+    feed = world.keeper.attach(key("web-1"), REDIRECTED)
+    await idle()
+    assert not feed.lacking
+
+    for entries in ([("Mesh", "Allow"), ("MeshSubset", "Deny")], [("MeshSubset", "Allow")]):
+        world.apply(permission(*entries))
+        await idle()
+        assert list(lacking(feed)) == ["MeshTrafficPermission mtp"]
+        assert "the mesh has no mTLS" in lacking(feed)["MeshTrafficPermission mtp"]
+    world.apply(b.mesh())
+    await idle()
+
+    assert not feed.lacking
 
 
 def permissive():

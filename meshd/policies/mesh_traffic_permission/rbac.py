@@ -12,13 +12,15 @@ Source: Kuma ``pkg/plugins/policies/meshtrafficpermission/xds`` (behaviour, not 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import cast
 
 from meshd.model import labels as label
 from meshd.model.resource import Resource
 from meshd.policies.mesh_traffic_permission.permit import ByIdentity, ByTags, by_tags, of_policies
-from meshd.policies.mesh_traffic_permission.spec import Action, FromConf
+from meshd.policies.mesh_traffic_permission.spec import Action, FromConf, MeshTrafficPermission
 from meshd.rules.client_match import ClientMatch, SpiffeIdMatchType
 from meshd.rules.regions import Entry, Region, partition
+from meshd.rules.target_ref import Kind
 from meshd.xds.encode import PREFIX, Document
 from meshd.xds.listeners import http_filter, network_filter
 from meshd.xds.names import stat_name
@@ -53,6 +55,12 @@ class Rbac:
 
 class RbacShaper(Shaper):
     """Puts the permissions of an inbound, or of an external service at an egress, before everything else in it."""
+
+    def idle(self, policy: Resource, *, has_mtls: bool) -> str:
+        """See ``Shaper``. One that lets everybody in does what it says anywhere."""
+        if has_mtls or _lets_everybody_in(cast("MeshTrafficPermission", policy.spec)):
+            return ""
+        return "has no effect: the mesh has no mTLS, so clients have no identity and everybody is let in"
 
     def inbound(self, draft: InboundDraft, matched: Sequence[Resource]) -> None:
         """See ``Shaper``. A client without a certificate has no identity: only chains of mesh mTLS are changed."""
@@ -174,6 +182,12 @@ def _but_not(principals: Sequence[Document], excluded: Sequence[Document]) -> tu
     if not principals or not excluded:
         return tuple(principals)
     return (_all([_joined("orIds", principals, NOBODY), {"notId": _joined("orIds", excluded, NOBODY)}]),)
+
+
+def _lets_everybody_in(spec: MeshTrafficPermission) -> bool:
+    entries = spec.from_ or ()
+    everybody = any(e.target_ref.kind is Kind.MESH and not e.target_ref.tags for e in entries)
+    return everybody and all(e.default.action is Action.ALLOW for e in entries)
 
 
 def _rules(action: str, principals: Sequence[Document]) -> Document:
