@@ -250,7 +250,7 @@ class XdsKeeper:
         self._retire_later()
         more = bool(moved or before.keys() - views.keys())
         yield from self._update_zone_proxies(views, differences, more=more)
-        self._identities.certify_renewed(self._proxies.values(), self._is_ending, trio.current_time())
+        self._identities.certify_renewed(self._proxies.values(), self._keeps_certificates, trio.current_time())
         self._turn_at = (
             self._turning.due_at(self._instances(views), trio.current_time()) if self._turning.is_busy else math.inf
         )
@@ -383,7 +383,7 @@ class XdsKeeper:
             before = differences.get(mesh, UNCHANGED)
             differences[mesh] = before.with_services(services)
 
-    def _is_ending(self, proxy: Proxy) -> bool:
+    def _keeps_certificates(self, proxy: Proxy) -> bool:
         return self._turning.ending(proxy.key.mesh) is not None
 
     def _instances(self, views: Mapping[str, MeshView]) -> Iterator[Instance]:
