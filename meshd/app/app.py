@@ -16,7 +16,7 @@ from meshd.app.bootstrap import missing_defaults, own_proxies
 from meshd.app.process import allow_many_files, make_directories, settle_memory
 from meshd.app.role import Role, Tiers, utc_now
 from meshd.app.server import KdsListener
-from meshd.app.status import global_status
+from meshd.app.status import global_status, global_sync
 from meshd.app.zone import zone_tiers
 from meshd.config import Config, ConfigErrors, LoadedConfig
 from meshd.config.tree import Engine, StoreType
@@ -53,7 +53,7 @@ def global_tiers(role: Role) -> Tiers:
         [diagnostics],
         [role.ca_keeper()],
         [role.insight_keeper()],
-        [role.api(lambda: global_status(kds))],
+        [role.api(lambda: global_status(kds), lambda zone: global_sync(kds, zone))],
         [KdsListener(kds, server, kds_settings.interface, kds_settings.grpc_port)],
     )
 

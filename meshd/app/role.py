@@ -12,7 +12,6 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from meshd import __version__
 from meshd.app.envoys import is_kept
 from meshd.ca.keeper import CaKeeper
 from meshd.ca.service import read_file
@@ -24,6 +23,7 @@ from meshd.kinds.secret import Secret
 from meshd.l4.table import PermitFor
 from meshd.model.registry import Registry
 from meshd.model.resource import Resource, ResourceKey
+from meshd.model.versions import KUMA
 from meshd.policies import Policy
 from meshd.policies.initial import initial_policies
 from meshd.rest.handlers import Api, ExplainName
@@ -84,8 +84,13 @@ class Role:
         on_stop = self.config.envoy.on_stop
         return is_kept(on_stop, stopped=stopped, by_hand=by_hand, started=self.started, adopted=adopted)
 
-    def api(self, kds_status: Callable[[], Mapping[str, Any]], explain_name: ExplainName | None = None) -> HttpServer:
-        """The REST API."""
+    def api(
+        self,
+        kds_status: Callable[[], Mapping[str, Any]],
+        zone_sync: Callable[[str], Mapping[str, Any] | None],
+        explain_name: ExplainName | None = None,
+    ) -> HttpServer:
+        """The REST API; see ``Api`` for what it shows of KDS and DNS."""
         api = Api(
             self.store,
             self.registry,
@@ -94,6 +99,7 @@ class Role:
             self.instance_id,
             self.hostname,
             kds_status=kds_status,
+            zone_sync=zone_sync,
             initial=self.initial,
             explain_name=explain_name,
         )
@@ -110,7 +116,7 @@ class Role:
 
     def control_plane(self) -> ControlPlane:
         """What KDS needs of this role."""
-        return ControlPlane(self.store, self.registry, utc_now, self.metrics, self.instance_id, __version__)
+        return ControlPlane(self.store, self.registry, utc_now, self.metrics, self.instance_id, KUMA)
 
     def ca_keeper(self) -> CaKeeper:
         """The keeper of keys and certificate authorities."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from meshd.app.proxies import proxy_host
 from meshd.app.role import Role, Tiers, utc_now
 from meshd.app.service import SecretWatch
-from meshd.app.status import zone_status
+from meshd.app.status import zone_status, zone_sync
 from meshd.app.xds import Door, Parts, dp_server_of, uris_of
 from meshd.ca.identity import Credentials
 from meshd.ca.service import IdentityService
@@ -57,7 +57,11 @@ def zone_tiers(role: Role, loaded: LoadedConfig) -> Tiers:
         # Where this process owns the VIPs, a name comes after its listener: the first to ask is not refused.
         views = keeper.views if host.served_views is None else host.served_views
         resolver = Resolver(settings, views, dns.mesh, host.bound_vips, role.metrics)
-    api = role.api(lambda: zone_status(kds), resolver.explain if resolver is not None else None)
+    api = role.api(
+        lambda: zone_status(kds),
+        lambda zone: zone_sync(kds, config.zone_name, zone),
+        resolver.explain if resolver is not None else None,
+    )
     doors: list[Service] = [api, *([resolver] if resolver is not None else [])]
 
     def credentials_of(key: ResourceKey) -> Latest[Credentials] | None:

@@ -6,6 +6,7 @@
 ``remote``   a control plane's REST API as the commands need it
 ``resources`` ``meshd apply|get|delete``
 ``dns``      ``meshd dns``: this host's resolver (``host_dns`` says how, ``changes`` undoes), and why a name is answered
+``sync``     ``meshd sync``: whether global and zones have the same
 ``token``    ``meshd token zone|dataplane|user``
 ``output``   tables for people, JSON and YAML for programs
 

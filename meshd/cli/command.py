@@ -13,6 +13,7 @@ COMMANDS = {
     "delete": "resources",
     "dns": "dns",
     "get": "resources",
+    "sync": "sync",
     "token": "token",
 }
 """Every command, and the module of this package that has it under the same name."""

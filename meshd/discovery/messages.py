@@ -61,13 +61,18 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class DeltaResponse:
-    """Added or changed resources and the names of removed ones. ``control_plane`` identifies the sending end."""
+    """Added or changed resources and the names of removed ones. ``control_plane`` identifies the sending end.
+
+    ``version`` is what the sending end says of all of the type that the other end has after this response; it may be
+    empty.
+    """
 
     type_url: str
     resources: tuple[Entry, ...] = ()
     removed: tuple[str, ...] = ()
     nonce: str = ""
     control_plane: str = ""
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ class Received:
     removed: tuple[str, ...]
     nonce: str
     control_plane: str
+    version: str = ""
 
 
 class Receiver:
@@ -55,6 +56,7 @@ class Receiver:
             removed=response.removed,
             nonce=response.nonce,
             control_plane=response.control_plane,
+            version=response.version,
         )
 
     def acknowledge(self, received: Received) -> DeltaRequest:

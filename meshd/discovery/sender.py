@@ -397,6 +397,16 @@ class Sender:
         """Every response that is not answered yet, by type."""
         return {t: s.waiting for t, s in self._types.items() if s.waiting is not None}
 
+    def flight(self, type_url: str) -> Mapping[str, tuple[str | None, str | None]]:
+        """The names in a type's unanswered response, each with the version before and the one sent; None: absent."""
+        subscription = self._types.get(type_url)
+        return subscription.flight if subscription is not None else {}
+
+    def is_settled(self, type_url: str) -> bool:
+        """Whether nothing of a type is to be sent or answered."""
+        subscription = self._types.get(type_url)
+        return subscription is None or (subscription.waiting is None and not subscription.has_work)
+
     def rejections(self) -> Mapping[str, Rejection]:
         """The types whose newest answered response was NACKed, and why."""
         return {t: s.rejection for t, s in self._types.items() if s.rejection is not None}

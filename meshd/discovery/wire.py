@@ -98,7 +98,7 @@ def encode_response(response: DeltaResponse) -> bytes:
 
 def response_parts(response: DeltaResponse) -> list[bytes]:
     """The same in parts, most of which many streams share: what waits to be sent to them takes no room then."""
-    parts: list[bytes] = []
+    parts: list[bytes] = [string_field(1, response.version)]
     for entry in response.resources:
         head, tail = entry.frame or _frame(entry)
         parts += (head, entry.body, tail)
@@ -121,11 +121,13 @@ def _frame(entry: Entry) -> tuple[bytes, bytes]:
 
 def decode_response(data: bytes) -> DeltaResponse:
     """Read a ``DeltaDiscoveryResponse``; bodies are left encoded, so one bad resource does not spoil the others."""
-    type_url = nonce = control_plane = ""
+    type_url = nonce = control_plane = version = ""
     entries: list[Entry] = []
     removed: list[str] = []
     for number, part in submessages(data):
         match number:
+            case 1:
+                version = text(part)
             case 2:
                 entries.append(decode_entry(part))
             case 4:
@@ -136,7 +138,7 @@ def decode_response(data: bytes) -> DeltaResponse:
                 removed.append(text(part))
             case 7:
                 control_plane = next((text(v) for n, v in submessages(part) if n == 1), "")
-    return DeltaResponse(type_url, tuple(entries), tuple(removed), nonce, control_plane)
+    return DeltaResponse(type_url, tuple(entries), tuple(removed), nonce, control_plane, version)
 
 
 def decode_entry(data: bytes) -> Entry:

@@ -8,7 +8,7 @@ import random
 import ssl
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -20,19 +20,18 @@ from meshd.kds.address import check_token_use, parse
 from meshd.kds.keeper import (
     DEBOUNCE_S,
     ControlPlane,
-    Keeping,
     Quarantine,
-    ReceivingStream,
-    SendingStream,
     every_key,
     refresh,
     settled,
     unreadable,
 )
+from meshd.kds.ledger import KindSync, State
 from meshd.kds.metrics import Metrics
 from meshd.kds.outbox import Outbox
 from meshd.kds.quarantine import Direction, Refusal
 from meshd.kds.server import GLOBAL_TO_ZONE, HEALTH_CHECK, ZONE_TO_GLOBAL
+from meshd.kds.session import Keeping, ReceivingStream, SendingStream
 from meshd.model.errors import MeshdError, PeerError, UnavailableError
 from meshd.model.resource import ResourceKey
 from meshd.model.resource_type import Flow
@@ -48,9 +47,6 @@ HEALTH_CHECK_S = 300.0
 """How often a zone says that it is well, unless the global asks for more (Kuma's default)."""
 MIN_HEALTH_CHECK_S = 1.0
 HEALTH_CHECK_TIMEOUT_S = 30.0
-UNACKNOWLEDGED_S = 30.0
-"""A Kuma global may sleep 10 s before it looks at a new stream; beyond this it hangs."""
-
 FREED_S = 1.0
 """Who deletes one resource in favour of the global's often deletes some more."""
 
@@ -69,8 +65,7 @@ Connect = Callable[[], AbstractAsyncContextManager[Channel]]
 class ZoneStatus:
     """The zone's link to its global, up or down ``since``. ``error`` is why it is down, empty while it is up.
 
-    ``complete`` are the kinds whose whole state was received on this connection, ``wanted`` all that are asked for;
-    ``rejected`` are kinds of ours of which the global refused something, with its words.
+    ``complete`` are the kinds whose whole state was received on this connection, ``wanted`` all that are asked for.
     """
 
     connected: bool
@@ -78,7 +73,6 @@ class ZoneStatus:
     error: str = ""
     complete: frozenset[str] = frozenset()
     wanted: frozenset[str] = frozenset()
-    rejected: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def synced(self) -> bool:
@@ -161,6 +155,8 @@ class ZoneKds:
         own = [t.kind for t in registry.flowing(Flow.ZONE_TO_GLOBAL)]
         self._outbox = Outbox(registry, own, lambda type_, resource: crossing.to_global(type_, resource, zone))
         self._sending: SendingStream | None = None
+        self._sent: SendingStream | None = None
+        self._receiving: ReceivingStream | None = None
         build: dict[str, str] = {"version": here.version, "gitTag": "", "gitCommit": "", "buildDate": ""}
         self._node = Node(
             zone,
@@ -252,15 +248,14 @@ class ZoneKds:
 
     async def _receive(self, channel: Channel) -> None:
         async with channel.stream(GLOBAL_TO_ZONE, self._metadata()) as stream:
-            receiving = ReceivingStream(
+            self._receiving = ReceivingStream(
                 stream,
                 self._node,
                 self._wanted,
                 Keeping(self._zone, self._here, merge.on_zone, self.quarantine, self._metrics),
-                limit_s=UNACKNOWLEDGED_S,
                 on_progress=self._up,
             )
-            await receiving.run()
+            await self._receiving.run()
 
     async def _names_freed(self) -> None:
         """Wait until a resource is gone that kept one of the global's out, then raise UnavailableError.
@@ -283,10 +278,11 @@ class ZoneKds:
                 self._outbox,
                 self._outbox.kinds,
                 control_plane=self._zone,
-                limit_s=UNACKNOWLEDGED_S,
                 metrics=self._metrics,
+                now=self._now,
                 on_answer=self._answered,
             )
+            self._sent = self._sending
             await self._sending.run()
 
     async def _health_checks(self, channel: Channel) -> None:
@@ -305,6 +301,17 @@ class ZoneKds:
             await trio.sleep(pause_s)
 
     # ------------------------------------------------------------------ status
+
+    def sync(self) -> Mapping[Direction, tuple[KindSync, ...]]:
+        """How this zone and its global agree, kind by kind, on the newest connection; empty before the first."""
+        status = self.status.value
+        sent = self._sent.account() if self._sent is not None else ()
+        received: tuple[KindSync, ...] = ()
+        if not status.connected:
+            sent = tuple(replace(s, since=s.since or status.since) if s.state is State.BEHIND else s for s in sent)
+        if self._receiving is not None:
+            received = self._receiving.account(is_open=status.connected, reason=f"no connection: {status.error}")
+        return {Direction.SENT: sent, Direction.RECEIVED: received}
 
     def _up(self, complete: frozenset[str]) -> None:
         before = self.status.value
@@ -344,17 +351,11 @@ class ZoneKds:
     def _publish_down(self, reason: str) -> None:
         before = self.status.value
         since = self._now() if before.connected else before.since
-        self.status.publish(
-            replace(before, connected=False, since=since, error=reason, complete=frozenset(), rejected={})
-        )
+        self.status.publish(replace(before, connected=False, since=since, error=reason, complete=frozenset()))
 
     def _answered(self, kind: str, error: str) -> None:
         refused = [Refusal(ResourceKey(kind, "", ""), error)] if error else []
         self.quarantine.after_batch(self._zone, Direction.SENT, kind, refused, complete=True)
-        before = self.status.value
-        rejected = {k: v for k, v in before.rejected.items() if k != kind} | ({kind: error} if error else {})
-        if rejected != before.rejected:
-            self.status.publish(replace(before, rejected=rejected))
 
 
 def interval_s(answer: bytes) -> float:

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from weakref import WeakKeyDictionary
 
 import trio
 
@@ -19,19 +20,18 @@ from meshd.kds.admission import AdmittedZone, Caller
 from meshd.kds.keeper import (
     DEBOUNCE_S,
     ControlPlane,
-    Keeping,
     Quarantine,
-    ReceivingStream,
-    SendingStream,
     every_key,
     refresh,
     settled,
     unreadable,
 )
+from meshd.kds.ledger import KindSync
 from meshd.kds.metrics import Metrics
 from meshd.kds.outbox import Outbox
 from meshd.kds.quarantine import Direction, Refusal
 from meshd.kds.service import ENDED, FLUSH_S, SHUTTING_DOWN, Link, ZoneBook
+from meshd.kds.session import Keeping, ReceivingStream, SendingStream
 from meshd.kinds.zone import Zone
 from meshd.kinds.zone_insight import KdsSubscription, Version
 from meshd.model.errors import ConflictError, DeniedError, UnavailableError
@@ -39,7 +39,7 @@ from meshd.model.registry import Registry
 from meshd.model.resource import Resource, ResourceKey
 from meshd.model.resource_type import Flow
 from meshd.model.versions import compatible
-from meshd.rpc import Handler, RpcError, ServerStream, Status
+from meshd.rpc import Connection, Handler, RpcError, ServerStream, Status
 from meshd.runtime.latest import Latest
 from meshd.store.store import Create
 
@@ -133,6 +133,7 @@ class GlobalKds:
         self._linked = trio.lowlevel.ParkingLot()
         self._locks: dict[str, trio.Lock] = {}
         self._ready = trio.Event()
+        self._checked: WeakKeyDictionary[Connection, datetime] = WeakKeyDictionary()
         self._book = ZoneBook(here, self._metrics)
         self.zones = self._book.zones
         self.refused: Latest[tuple[RefusedConnection, ...]] = Latest(())
@@ -191,6 +192,14 @@ class GlobalKds:
         """See the class."""
         return self._outbox.withheld
 
+    def sync_of(self, zone: str) -> Mapping[Direction, tuple[KindSync, ...]] | None:
+        """How a zone and this global agree, kind by kind; None of one that has not called since the global started."""
+        return self._book.sync_of(zone)
+
+    def has_zone(self, zone: str) -> bool:
+        """Whether there is a Zone of that name."""
+        return self._store.get(ResourceKey("Zone", "", zone)) is not None
+
     def _note_unsendable(self) -> frozenset[str]:
         """Note what cannot be sent; returns the kinds that are withheld no more."""
         before = self._outbox.withheld
@@ -235,8 +244,8 @@ class GlobalKds:
             resources,
             self._outbox.kinds,
             control_plane=CONTROL_PLANE,
-            limit_s=health.UNACKNOWLEDGED_S,
             metrics=self._metrics,
+            now=self._now,
             on_answer=lambda kind, error: self._answered(caller.zone, kind, error),
             is_withheld=lambda kind: kind in self._outbox.withheld,
         )
@@ -280,9 +289,9 @@ class GlobalKds:
             self._node(caller.zone),
             self._received,
             keeping,
-            limit_s=health.UNACKNOWLEDGED_S,
             on_progress=lambda _: None,
         )
+        link.receiving = receiving
         await link.within(stream, receiving.run)
 
     def _node(self, zone: str) -> Node:
@@ -301,6 +310,8 @@ class GlobalKds:
     async def _health_check(self, stream: ServerStream) -> None:
         caller, _ = await self._authenticate(stream)
         await stream.receive()
+        # A Kuma zone checks first of all: then there is no link yet.
+        self._checked[stream.connection] = self._now()
         link = self._links.get(caller.zone)
         if link is not None and link.connection is stream.connection:
             link.health_check = self._now()
@@ -389,6 +400,7 @@ class GlobalKds:
             )
             end = crossing.ZoneEnd(caller.zone, introduced.features)
             link = Link(end, stream.connection, introduced.instance_id, authenticated, since, subscription)
+            link.health_check = self._checked.get(stream.connection)
             self._links[caller.zone] = link
             self._linked.unpark_all()
             return link

@@ -8,8 +8,11 @@ from datetime import datetime
 import trio
 
 from meshd.kds import crossing, health
-from meshd.kds.keeper import ControlPlane, SendingStream
+from meshd.kds.keeper import ControlPlane
+from meshd.kds.ledger import KindSync, State
 from meshd.kds.metrics import Metrics
+from meshd.kds.quarantine import Direction
+from meshd.kds.session import ReceivingStream, SendingStream
 from meshd.kinds.zone_insight import KdsSubscription, ZoneInsight
 from meshd.model import labels as label
 from meshd.model.errors import MeshdError, NotFoundError, UnavailableError
@@ -38,6 +41,7 @@ class Link:
     since: datetime
     subscription: KdsSubscription
     sending: SendingStream | None = None
+    receiving: ReceivingStream | None = None
     zone_to_global: datetime | None = None
     health_check: datetime | None = None
     ended: str = ""
@@ -142,6 +146,22 @@ class ZoneBook:
         )
         link.ended_at = self._now()
         self.touch(zone, transition=True)
+
+    def sync_of(self, zone: str) -> Mapping[Direction, tuple[KindSync, ...]] | None:
+        """How the zone's newest connection stands, or stood when it ended; None: it has not called yet.
+
+        What happened here since it ended is not in a stream's own account of when it fell behind.
+        """
+        link = self._newest.get(zone)
+        if link is None:
+            return None
+        sent = link.sending.account() if link.sending is not None else ()
+        ended = link.ended_at
+        if ended is not None:
+            sent = tuple(replace(s, since=s.since or ended) if s.state is State.BEHIND else s for s in sent)
+        came = link.receiving
+        received = came.account(is_open=not link.ended, reason=f"offline: {link.ended}") if came is not None else ()
+        return {Direction.SENT: sent, Direction.RECEIVED: received}
 
     def forget(self, zone: str) -> None:
         """A Zone was deleted, and its insight with it."""

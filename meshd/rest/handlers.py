@@ -37,6 +37,11 @@ def nothing() -> Mapping[str, Any]:
     return {}
 
 
+def unknown(_: str) -> Mapping[str, Any] | None:
+    """The ``zone_sync`` of a control plane without KDS."""
+    return None
+
+
 def alone(_: Resource) -> Sequence[Resource]:
     """The ``initial`` of a control plane whose new meshes have no policies."""
     return ()
@@ -48,7 +53,7 @@ class Api:
 
     ``initial`` makes the policies that a new Mesh begins with.
     ``explain_name`` is shown at ``/_dns/NAME``, ``kds_status`` at ``/_kds``: connections, quarantine, plain data.
-    ``now`` is UTC.
+    ``zone_sync`` is shown at ``/zones/ZONE/_sync``, None of a zone of which nothing is known. ``now`` is UTC.
     """
 
     store: Store
@@ -58,6 +63,7 @@ class Api:
     instance_id: str
     hostname: str
     kds_status: Callable[[], Mapping[str, Any]] = nothing
+    zone_sync: Callable[[str], Mapping[str, Any] | None] = unknown
     initial: Callable[[Resource], Sequence[Resource]] = alone
     explain_name: ExplainName | None = None
     aside: Aside = field(default_factory=Aside)
@@ -299,6 +305,16 @@ class OtherHandlers:
             )
         asked = request.path_params["name"], request.query_params.get("type", "A")
         return JSONResponse(dict(self._api.explain_name(*asked)))
+
+    async def zone_sync(self, request: Request) -> Response:
+        """``GET /zones/ZONE/_sync``: how this control plane and the other end agree, kind by kind (meshd)."""
+        self._api.user(request)
+        zone = request.path_params["name"]
+        sync = self._api.zone_sync(zone)
+        if sync is None:
+            detail = f"zone {zone!r}: this control plane has no streams with a zone of that name"
+            raise errors.RequestError(404, "Could not retrieve the synchronization", detail)
+        return JSONResponse(dict(sync))
 
     async def services(self, request: Request) -> Response:
         """Virtual per-service items: all, or of one mesh."""

@@ -31,6 +31,7 @@ def api_app(api: Api, metrics: Metrics) -> ASGIApp:
         get("/global-insight", other.global_insight),
         get("/_kds", other.kds),
         get("/_dns/{name}", other.name),
+        get("/zones/{name}/_sync", other.zone_sync),
         get("/service-insights", other.services, errors.LIST),
         get("/meshes/{mesh}/service-insights", other.services, errors.LIST),
         get("/meshes/{mesh}/service-insights/{name}", other.service),

@@ -6,7 +6,7 @@ import pytest
 import trio
 from prometheus_client import CollectorRegistry
 
-from meshd.app.status import global_status, zone_status
+from meshd.app.status import global_status, global_sync, zone_status, zone_sync
 from meshd.cli.known import registry
 from meshd.kds.client import ZoneKds, ZoneStatus
 from meshd.kds.health import ZoneState
@@ -15,6 +15,7 @@ from meshd.kds.quarantine import Direction, Quarantined
 from meshd.kds.server import GlobalKds, RefusedConnection
 from meshd.model.resource import ResourceKey
 from meshd.store.memory import MemoryStore
+from tests.kds.lab import dataplane, lab, mesh
 from tests.rest.support import NOW
 
 LATER = NOW + timedelta(seconds=1)
@@ -75,7 +76,7 @@ async def test_a_global_shows_what_it_sends_nothing_of(here, autojump_clock):
         nursery.cancel_scope.cancel()
 
 
-async def test_a_zone_shows_its_link_what_it_waits_for_and_what_is_held_back(here):
+async def test_a_zone_shows_its_link_and_what_is_held_back(here):
     kds = ZoneKds(here, "zone-a", unreachable, random.Random(1))
     kds.status.publish(
         ZoneStatus(
@@ -83,7 +84,6 @@ async def test_a_zone_shows_its_link_what_it_waits_for_and_what_is_held_back(her
             since=NOW,
             complete=frozenset({"Mesh"}),
             wanted=frozenset({"Mesh", "Secret", "Config"}),
-            rejected={"Dataplane": "too old"},
         )
     )
     held = Quarantined("zone-a", next(iter(Direction)), "Mesh", "", "default", "cannot be read")
@@ -94,8 +94,6 @@ async def test_a_zone_shows_its_link_what_it_waits_for_and_what_is_held_back(her
             "synced": False,
             "since": "2026-03-04T05:06:07Z",
             "error": "",
-            "waitingFor": ["Config", "Secret"],
-            "rejected": {"Dataplane": "too old"},
         },
         "quarantine": [
             {
@@ -112,3 +110,43 @@ async def test_a_zone_shows_its_link_what_it_waits_for_and_what_is_held_back(her
 
 def test_a_standalone_zone_has_no_global():
     assert zone_status(None) == {"global": None}
+
+
+async def test_how_global_and_zone_agree_is_told_at_both_ends(autojump_clock):
+    async with lab("global") as it:
+        await it.put("global", mesh())
+        await it.put("zone-a", dataplane("dp-1"))
+        await it.start("zone-a")
+        await it.settle(7)
+        at_global = json.loads(json.dumps(global_sync(it.global_kds, "zone-a")))
+        at_zone = json.loads(json.dumps(zone_sync(it.zone_kds("zone-a"), "zone-a", "zone-a")))
+        assert (at_global["zone"], at_global["online"], at_zone["online"]) == ("zone-a", True, True)
+        [sent] = [one for one in at_zone["sent"] if one["kind"] == "Dataplane"]
+        [received] = [one for one in at_global["received"] if one["kind"] == "Dataplane"]
+        assert {**received, "at": sent["at"]} == sent
+        assert sent == {
+            "kind": "Dataplane",
+            "status": "in sync",
+            "state": "in sync",
+            "sequence": 1,
+            "count": 1,
+            "digest": sent["digest"],
+            "at": "2026-01-01T00:00:00Z",
+            "behind": 0,
+            "since": None,
+            "reason": "",
+        }
+        assert len(sent["digest"]) == 32
+
+
+async def test_of_whom_there_is_nothing_to_tell(here, autojump_clock):
+    async with lab("global") as it:
+        assert global_sync(it.global_kds, "zone-a") is None
+        await it.put("global", {"type": "Zone", "name": "zone-a", "enabled": True})
+        away = global_sync(it.global_kds, "zone-a")
+        assert (away["online"], away["sent"], away["received"]) == (False, [], [])
+        assert "has not connected" in away["reason"]
+    kds = ZoneKds(here, "zone-a", unreachable, random.Random(1))
+    assert zone_sync(kds, "zone-a", "zone-b") is None
+    assert zone_sync(None, "zone-a", "zone-a") is None
+    assert zone_sync(kds, "zone-a", "zone-a")["reason"] == "not tried yet"

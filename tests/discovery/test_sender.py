@@ -256,6 +256,12 @@ class Stream(RuleBasedStateMachine):
     def one_unacknowledged_response_per_type(self) -> None:
         open_types = [r.type_url for r in self.flight] + [r.type_url for r, _ in self.applied]
         assert sorted(open_types) == sorted(self.sender.unacknowledged())
+        assert not any(self.sender.is_settled(type_url) for type_url in open_types)
+        for response in self.flight:
+            changed = {entry.name: entry.version for entry in response.resources}
+            flight = self.sender.flight(response.type_url)
+            assert {name: after for name, (_, after) in flight.items() if after is not None} == changed
+            assert {name for name, (_, after) in flight.items() if after is None} == set(response.removed)
 
     def teardown(self) -> None:
         while True:
@@ -267,6 +273,7 @@ class Stream(RuleBasedStateMachine):
             while self.flight:
                 self.deliver()
         assert self.copy == self.shelf.types
+        assert all(self.sender.is_settled(type_url) for type_url in self.sender.types)
 
 
 TestStream = Stream.TestCase

@@ -35,6 +35,7 @@ RESPONSES = st.builds(
     removed=st.lists(NAMES, max_size=3).map(tuple),
     nonce=NAMES,
     control_plane=NAMES,
+    version=NAMES,
 )
 
 
@@ -58,6 +59,7 @@ def test_responses_are_byte_equal_to_protobuf(response: DeltaResponse) -> None:
     theirs = reference.Response.FromString(encoded)
     assert theirs.SerializeToString(deterministic=True) == encoded
     assert theirs.control_plane.identifier == response.control_plane
+    assert theirs.system_version_info == response.version
     assert [r.name for r in theirs.resources] == [e.name for e in response.resources]
     assert wire.decode_response(encoded) == response
 

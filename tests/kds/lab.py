@@ -21,12 +21,12 @@ from meshd.model import labels as label
 from meshd.model.errors import UnavailableError
 from meshd.model.registry import Registry
 from meshd.model.resource import Resource, ResourceKey
-from meshd.policies.mesh_traffic_permission import TYPE as MESH_TRAFFIC_PERMISSION
+from meshd.policies import discover
 from meshd.rpc import Channel, GrpcServer, RpcMetrics, channel_over
 from meshd.store.memory import MemoryStore
 from meshd.store.store import Delete, Put
 
-REGISTRY = Registry((*KINDS, MESH_TRAFFIC_PERMISSION))
+REGISTRY = Registry((*KINDS, *(policy.type for policy in discover())))
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 ZONES = ("zone-a", "zone-b", "zone-c")
 ANYWHERE = tuple(AdmittedZone(name, ip_network("10.0.0.0/8")) for name in ZONES)

@@ -11,9 +11,10 @@ import pytest
 import trio
 import yaml
 
-from meshd.discovery import DeltaResponse, Entry, wire
+from meshd.discovery import Entry
 from meshd.discovery.wire import any_bytes
 from meshd.kds.client import ZoneKds
+from meshd.kds.outbox import Outgoing
 from meshd.kds.server import GlobalKds
 from meshd.model import codec
 from meshd.rpc import Channel, ClientStream
@@ -55,11 +56,12 @@ async def step(it: Lab, action: dict) -> None:
             [stream] = [s for s in UPLOADS if s.connection is CHANNELS[value].connection]
             await stream.end()
         case "poison":
-            body = wire.encode_response(
-                DeltaResponse(value["kind"], (Entry(value["name"], "", any_bytes("x/y.Z", b"junk")),), nonce="99")
-            )
-            [stream] = [s for s in UPLOADS if s.connection is CHANNELS[value["zone"]].connection]
-            await stream.send(body)
+            # The zone has, among what it sends, a resource that nobody can read.
+            kds = it.zone_kds(value["zone"])
+            entry = Entry(value["name"], "poisoned", any_bytes("x/y.Z", b"junk"))
+            source = it.store(value["zone"]).list(value["kind"])[0]
+            kds._outbox._by_name[value["kind"]][value["name"]] = Outgoing(entry, source)
+            kds._sending.changed(value["kind"], [value["name"]])
         case _:
             raise ValueError(f"{what!r} is no step; there are {STEPS}")
 

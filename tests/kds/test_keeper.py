@@ -4,8 +4,7 @@ import pytest
 import trio
 from prometheus_client import CollectorRegistry
 
-from meshd.discovery import Waiting
-from meshd.kds.keeper import Quarantine, apply, refresh, settled, watch_overdue
+from meshd.kds.keeper import Quarantine, apply, refresh, settled
 from meshd.kds.merge import on_zone
 from meshd.kds.metrics import Metrics
 from meshd.kds.outbox import Outbox
@@ -82,31 +81,6 @@ async def test_refreshing_in_pieces_names_every_change() -> None:
     outbox = Outbox(REGISTRY, ["Mesh"], lambda _, resource: resource)
     changed = await refresh(outbox, [r.key for r in made], store)
     assert len(changed["Mesh"]) == 50
-
-
-async def test_only_what_waits_too_long_is_overdue(autojump_clock) -> None:
-    waiting: dict[str, Waiting] = {}
-    news = trio.Event()
-    ended = []
-
-    async def watch() -> None:
-        try:
-            await watch_overdue(lambda: waiting, lambda: news, 10)
-        except UnavailableError as error:
-            ended.append((trio.current_time(), str(error)))
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(watch)
-        await trio.sleep(100)
-        began = trio.current_time()
-        waiting["Mesh"] = Waiting("1", began)
-        news.set()
-        await trio.sleep(5)
-        waiting["Mesh"] = Waiting("2", began + 5)
-        await trio.sleep(20)
-    [(at, reason)] = ended
-    assert at - began == 15
-    assert reason == "Mesh: a response was not acknowledged within 10 s"
 
 
 async def test_what_the_store_cannot_read_is_shown_until_it_is_written_again(autojump_clock) -> None:
@@ -186,13 +160,3 @@ async def test_what_no_zone_would_miss_holds_back_nothing(autojump_clock, key) -
         await it.settle()
         assert not it.global_kds.withheld
         assert it.zone_kds("zone-a").status.value.synced
-
-
-async def test_a_limit_that_floats_cannot_say_exactly_is_reached(autojump_clock) -> None:
-    since = 120.79650577834225
-    assert (since + 10.0) - since < 10.0
-    await trio.sleep_until(since)
-    with trio.move_on_after(60):
-        with pytest.raises(UnavailableError, match="Mesh"):
-            await watch_overdue(lambda: {"Mesh": Waiting("1", since)}, trio.Event, 10.0)
-    assert trio.current_time() == since + 10.0

@@ -6,6 +6,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from meshd.kds.crossing import to_global, to_zone
+from meshd.kds.ledger import State
+from meshd.kds.quarantine import Direction
 from meshd.model import labels as label
 from meshd.model.resource import Resource, ResourceKey
 from meshd.model.resource_type import Flow
@@ -98,6 +100,13 @@ def check(it: Lab) -> None:
     for zone in ZONES:
         assert it.zone_kds(zone).status.value.synced
         assert it.global_kds.zones.value[zone].online
+        at_global, at_zone = it.global_kds.sync_of(zone), it.zone_kds(zone).sync()
+        for here, there in ((at_global, at_zone), (at_zone, at_global)):
+            received = {one.kind: one for one in there[Direction.RECEIVED]}
+            for one in here[Direction.SENT]:
+                assert one.state is State.IN_SYNC
+                assert received[one.kind].state is State.IN_SYNC
+                assert received[one.kind].sum == one.sum
         insight = on_global.get(ResourceKey("ZoneInsight", "", zone))
         assert sum(s.is_open for s in insight.spec.subscriptions) == 1
         for kds in (it.zone_kds(zone), it.global_kds):

@@ -46,6 +46,7 @@ class Plane:
 
     def __init__(self, tmp_path, config, peer="127.0.0.1", host="127.0.0.1:5681", explain_name=None):
         self.config = _load(yaml.safe_dump(config), tmp_path)
+        self.syncs = {}
         self.store = MemoryStore(lambda: NOW)
         self.metrics = CollectorRegistry()
         self.api = Api(
@@ -56,6 +57,7 @@ class Plane:
             "instance-1",
             "host-1",
             lambda: {"zones": {"a": "online"}},
+            self.syncs.get,
             lambda mesh: initial_policies(discover(), mesh, self.config.zone_name),
             explain_name,
         )

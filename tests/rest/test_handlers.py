@@ -426,6 +426,11 @@ async def test_what_is_no_resource(tmp_path):
     assert names == sorted(names)
     assert "Config" not in names
     assert (await plane.get("/_kds")).json() == {"zones": {"a": "online"}}
+    plane.syncs["a"] = {"zone": "a", "online": True}
+    assert (await plane.get("/zones/a/_sync")).json() == {"zone": "a", "online": True}
+    unknown = await plane.get("/zones/b/_sync")
+    assert unknown.status_code == 404
+    assert "no streams with a zone of that name" in unknown.json()["detail"]
     insight = (await plane.get("/global-insight")).json()
     assert insight["meshes"] == {"total": 1}
     assert insight["resources"]["Mesh"] == {"total": 1}
