@@ -17,6 +17,7 @@ import trio
 from meshd.discovery import Node, fields
 from meshd.kds import crossing, merge
 from meshd.kds.address import check_token_use, parse
+from meshd.kds.health import UNACKNOWLEDGED_S
 from meshd.kds.keeper import (
     DEBOUNCE_S,
     ControlPlane,
@@ -47,6 +48,8 @@ HEALTH_CHECK_S = 300.0
 """How often a zone says that it is well, unless the global asks for more (Kuma's default)."""
 MIN_HEALTH_CHECK_S = 1.0
 HEALTH_CHECK_TIMEOUT_S = 30.0
+PING_EVERY_S = 20.0
+"""A Kuma global ends connections that ping it more often than every 15 s."""
 FREED_S = 1.0
 """Who deletes one resource in favour of the global's often deletes some more."""
 
@@ -207,6 +210,7 @@ class ZoneKds:
         try:
             async with self._connect() as channel, trio.open_nursery() as nursery:
                 nursery.start_soon(self._health_checks, channel)
+                nursery.start_soon(self._watch, channel)
                 nursery.start_soon(self._receive, channel)
                 nursery.start_soon(self._send, channel)
                 nursery.start_soon(self._names_freed)
@@ -284,6 +288,13 @@ class ZoneKds:
             )
             self._sent = self._sending
             await self._sending.run()
+
+    async def _watch(self, channel: Channel) -> None:
+        """Raise once the global's transport does not answer: a zone with nothing to say would not notice."""
+        while True:
+            await trio.sleep(PING_EVERY_S)
+            if not await channel.ping(UNACKNOWLEDGED_S):
+                raise UnavailableError(f"no answer to an HTTP/2 ping within {UNACKNOWLEDGED_S:g} s")
 
     async def _health_checks(self, channel: Channel) -> None:
         """Say that the zone is well, as often as the global wants."""

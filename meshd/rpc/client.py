@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from meshd.model.errors import MeshdError, UnavailableError
 from meshd.rpc.headers import Metadata, request_headers, status_of_answer
 from meshd.rpc.http2 import Connection
+from meshd.rpc.keepalive import WITH_ONE, keep_alive
 from meshd.rpc.limits import CLIENT_LIMITS, Limits
 from meshd.rpc.metrics import RpcMetrics
 from meshd.rpc.status import RpcError, Status, leaves
@@ -240,11 +241,12 @@ async def open_channel(  # noqa: PLR0913 - every one of them is the caller's to 
 async def _connect(
     host: str, port: int, peer: str, ssl_context: ssl.SSLContext | None, server_hostname: str, connect_s: float
 ) -> trio.abc.Stream:
-    socket: trio.abc.Stream | None = None
+    socket: trio.SocketStream | None = None
     why: str
     try:
         with trio.fail_after(connect_s):
             socket = await trio.open_tcp_stream(host, port)
+            keep_alive(socket, WITH_ONE)
             if ssl_context is None:
                 return socket
             ssl_context.set_alpn_protocols(["h2"])

@@ -1,10 +1,8 @@
 """The server: listeners, TLS, connections, and a task for every call. gRPC, and plain HTTP beside it if asked to."""
 
 import logging
-import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 
 import trio
 
@@ -16,6 +14,7 @@ from meshd.rpc.headers import Metadata, response_headers, timeout_of, trailers, 
 from meshd.rpc.http import HttpHandler, HttpRequest, HttpResponse, refusal
 from meshd.rpc.http1 import Http1Connection
 from meshd.rpc.http2 import Connection
+from meshd.rpc.keepalive import WITH_A_CROWD, keep_alive
 from meshd.rpc.limits import DEFAULT_LIMITS, Limits
 from meshd.rpc.metrics import RpcMetrics
 from meshd.rpc.status import RpcError, Status, as_rpc_error
@@ -31,8 +30,6 @@ Handler = Callable[["ServerStream"], Awaitable[None]]
 It is cancelled when the peer resets the call, the connection ends or the caller's deadline passes.
 """
 NO_ERROR = 0
-TCP_KEEPALIVE = ((socket.TCP_KEEPIDLE, 15), (socket.TCP_KEEPINTVL, 5), (socket.TCP_KEEPCNT, 3))
-"""Seconds of silence before the kernel asks, between two questions, and how many go unanswered."""
 H2, HTTP1 = "h2", "http/1.1"
 """Protocols by their ALPN names."""
 
@@ -345,7 +342,7 @@ class GrpcServer:
                     stream.socket.close()
                     continue
                 self._open += 1
-                _keep_alive(stream)
+                keep_alive(stream, WITH_A_CROWD)
                 nursery.start_soon(self._socket, stream)
                 async with one_step():
                     pass  # who connects in a crowd is let in one a turn: a handshake takes a millisecond
@@ -382,17 +379,6 @@ class GrpcServer:
         self.metrics.refused.labels(self.name, "tls").inc()
         log.debug("endpoint=%s peer=%s refused: TLS: %s", self.name, peer, why)
         return None
-
-
-def _keep_alive(stream: trio.SocketStream) -> None:
-    """Let the kernel find out whether the peer's host is gone; that costs us nothing."""
-    options = (
-        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-        *((socket.IPPROTO_TCP, *option) for option in TCP_KEEPALIVE),
-    )
-    with suppress(OSError):  # it has gone already
-        for level, option, value in options:
-            stream.socket.setsockopt(level, option, value)
 
 
 def _address(stream: trio.SocketStream) -> str:

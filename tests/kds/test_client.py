@@ -301,6 +301,21 @@ async def test_a_global_that_hangs_is_left(autojump_clock) -> None:
         assert kds.status.value.error == "Dataplane: a response was not acknowledged within 10 s"
 
 
+async def test_an_idle_zone_notices_that_its_global_is_gone(autojump_clock) -> None:
+    async with lab("global", "zone-a") as it:
+        await it.settle(100)
+        assert it.connections == 1
+        # The other end knows nothing of it either: it was cut off, and came back without its connections.
+        it.cables["zone-a"].vanish()
+        it.reachable["zone-a"] = False
+        await it.settle(31)
+        status = it.zone_kds("zone-a").status.value
+        assert (status.connected, status.error) == (False, "connection refused")
+        it.reachable["zone-a"] = True
+        await it.settle(MAX_BACKOFF_S + 1)
+        assert it.zone_kds("zone-a").status.value.synced
+
+
 def test_a_token_is_shown_to_a_verified_global_only() -> None:
     verified, blind = client_context(None), client_context(None, skip_verify=True)
     connector("grpcs://global.example:5685", verified, has_token=True)

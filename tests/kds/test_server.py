@@ -375,6 +375,18 @@ async def test_admin_streams_are_held_and_health_checks_answered(autojump_clock)
             assert it.global_kds.zones.value["zone-a"].online
 
 
+async def test_a_health_check_before_the_link_counts(autojump_clock) -> None:
+    async with lab("global") as it, it.dial("zone-a") as channel:
+        # As a Kuma zone does: it checks first of all.
+        await channel.unary(HEALTH_CHECK, b"", metadata(), timeout_s=1)
+        await it.settle(1)
+        async with channel.stream(GLOBAL_TO_ZONE, metadata()) as stream:
+            await tell(stream, await ask(stream, "Mesh", node()))
+            await it.settle(2)
+            [insight] = it.store("global").list("ZoneInsight")
+            assert (now() - insight.spec.health_check.time).total_seconds() == 3
+
+
 async def test_a_zone_that_hangs_up_is_offline_at_once_with_the_reason(autojump_clock) -> None:
     async with lab("global") as it:
         async with it.dial("zone-a") as channel, channel.stream(GLOBAL_TO_ZONE, metadata()) as stream:
