@@ -1,5 +1,6 @@
 """A zone as tiers of services."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from meshd.app.proxies import proxy_host
@@ -96,7 +97,12 @@ def resolver_settings(config: Config, listen: str) -> DnsSettings:
     """What the configuration says of names."""
     dns = config.dns_server
     upstreams = [str(u) for u in dns.upstreams]
-    return dns_settings(dns.domain, listen, upstreams, resolv_conf=dns.resolv_conf, vips=dns.cidr)
+    return replace(
+        dns_settings(dns.domain, listen, upstreams, resolv_conf=dns.resolv_conf, vips=dns.cidr),
+        allow=dns.allow,
+        rate_limit=dns.rate_limit,
+        workers=dns.workers,
+    )
 
 
 def zone_kds(role: Role) -> ZoneKds:

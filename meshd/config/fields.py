@@ -116,6 +116,13 @@ def parse_workers(value: Any) -> int:
     return value
 
 
+def parse_rate(value: Any) -> int:
+    """Answers a second; 0 for no limit."""
+    if type(value) is not int or not 0 <= value <= 10**9:
+        raise ValueError(f"must be a number of answers a second, or 0 for no limit, not {value!r}")
+    return value
+
+
 def parse_domain(value: Any) -> str:
     """A DNS domain, lower case, without a trailing dot."""
     text = value.lower().rstrip(".") if isinstance(value, str) else ""
@@ -141,6 +148,8 @@ Interface = Annotated[str, BeforeValidator(parse_interface)]
 Listen = Annotated[str, BeforeValidator(parse_listen)]
 Upstream = Annotated[str, BeforeValidator(parse_upstream)]
 Workers = Annotated[int, BeforeValidator(parse_workers)]
+Processes = Annotated[StrictInt, Field(ge=0, le=64)]
+Rate = Annotated[int, BeforeValidator(parse_rate)]
 Domain = Annotated[str, BeforeValidator(parse_domain)]
 ZoneName = Annotated[str, BeforeValidator(parse_zone_name)]
 Port = Annotated[StrictInt, Field(ge=0, le=65535)]

@@ -28,6 +28,8 @@ from meshd.config.fields import (
     Network,
     Network4,
     Port,
+    Processes,
+    Rate,
     Text,
     Upstream,
     Workers,
@@ -222,6 +224,13 @@ class DnsServer(Section):
     service_vip_port: FixedPort = Field(default=80, description="The port to use with SERVICE.DOMAIN.")
     listen: Listen = Field(default="127.0.0.1:5653", description="UDP and TCP address; empty: no DNS (meshd).")
     upstreams: tuple[Upstream, ...] = Field(default=(), description="Servers for all other names (meshd).")
+    allow: tuple[Network, ...] = Field(
+        default=(), description="Networks that may ask, besides this host itself (meshd)."
+    )
+    rate_limit: Rate = Field(
+        default=5000, description="Answers a second to one network of such clients by UDP; 0: no limit (meshd)."
+    )
+    workers: Processes = Field(default=0, description="Processes that answer; 0: a thread of this one does (meshd).")
     resolv_conf: FilePath = Field(
         default=None, description="Instead: the servers that this resolv.conf names, read again on change (meshd)."
     )

@@ -1,22 +1,24 @@
 """What to do with a packet: the answer, or that it must be forwarded, or dropped. Never an exception.
 
-Two roads lead to the same bytes. ``fast`` knows only plain A and AAAA queries for known names and joins ready-made
-pieces; ``respond`` knows everything and builds with dnslib. Tests hold them equal.
+Two roads lead to the same bytes. ``fast`` knows plain queries about names under the domain, whether they exist or not,
+and joins ready-made pieces; ``respond`` knows everything and builds with dnslib. Tests hold them equal.
 """
 
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import dnslib
 
 from meshd.dns import table as names
 from meshd.dns import wire
-from meshd.dns.table import NameTable
+from meshd.dns.table import Entry, NameTable
 from meshd.dns.wire import Query
 
 OPT_HEAD = b"\0\0\x29"
-OPT_BYTES = 11
-"""Length of an OPT record without options."""
+CookieOption = Callable[[bytes], bytes]
+"""What a client sent as its cookie -> the EDNS option that answers it (``cookies.Cookies.option``)."""
 META_TYPES = frozenset({wire.OPT, 249, 250, 251, 252, 253, 254})
 """OPT, TKEY, TSIG, IXFR, AXFR, MAILB, MAILA: nothing that is looked up in a table."""
 TAKEN_OVER = frozenset({wire.A, wire.AAAA, wire.SVCB, wire.HTTPS, wire.ANY})
@@ -27,6 +29,50 @@ QTYPES = {
     1: "A", 2: "NS", 5: "CNAME", 6: "SOA", 12: "PTR", 15: "MX", 16: "TXT", 28: "AAAA", 33: "SRV", 35: "NAPTR",
     43: "DS", 48: "DNSKEY", 64: "SVCB", 65: "HTTPS", 252: "AXFR", 255: "ANY", 257: "CAA",
 }  # fmt: skip
+
+
+def in_class(qtype: int) -> bytes:
+    """Type and class as they end a question."""
+    return struct.pack("!HH", qtype, wire.CLASS_IN)
+
+
+A_IN: Final = in_class(wire.A)
+AAAA_IN: Final = in_class(wire.AAAA)
+Counted = tuple[str, str]
+"""The type's word and the rcode's: what the answers of the fast road are counted by."""
+Parts = tuple[bytes, int, bytes, Counted]
+FAST_TYPES: Final[dict[bytes, tuple[Counted, Counted]]] = {
+    in_class(qtype): ((word, RCODES[wire.NOERROR]), (word, RCODES[wire.NXDOMAIN]))
+    for qtype, word in QTYPES.items()
+    if word not in ("NS", "SOA", "ANY", "AXFR")
+}
+"""Those that a name under the domain either has the ready answer to, or none; the apex has NS and SOA."""
+HINTS: Final = frozenset({in_class(wire.SVCB), in_class(wire.HTTPS)})
+MAX_LABEL_BYTES: Final = wire.MAX_LABEL_BYTES
+ARPA: Final = b"\x04arpa\0"
+UNDERSCORE: Final = ord("_")
+LAST_APEX: Final = 12 + wire.MAX_NAME_BYTES - 3
+"""No name is so long that its apex, of two bytes or more and the root's, begins later than here."""
+
+
+def negative(apex_at: int) -> bytes:
+    """The authority section of NODATA and NXDOMAIN: the SOA of the apex that begins so far into the message."""
+    pointer = struct.pack("!H", 0xC000 | apex_at)
+    hostmaster = b"".join(bytes((len(label),)) + label for label in names.HOSTMASTER) + b"\0"
+    data = pointer + hostmaster + struct.pack("!5I", *names.SOA_TIMERS)
+    return pointer + struct.pack("!HHIH", wire.SOA, wire.CLASS_IN, names.NEGATIVE_TTL_S, len(data)) + data
+
+
+NEGATIVES: Final = tuple(negative(apex_at) for apex_at in range(LAST_APEX + 1))
+DO_FLAGS: Final = (b"\0\0\0\0", b"\0\0\x80\0")
+"""Extended rcode, version and flags of an OPT: of the flags only DO, which is echoed (RFC 3225)."""
+OUR_OPT: Final = OPT_HEAD + wire.EDNS_UDP_BYTES.to_bytes(2)
+PLAIN_OPTS: Final = {flags + b"\0\0": OUR_OPT + flags + b"\0\0" for flags in DO_FLAGS}
+"""How an OPT without options ends -> the whole one that answers it."""
+CLIENT_COOKIE_OPTS: Final = {flags + b"\0\x0c\0\x0a\0\x08": OUR_OPT + flags + b"\0\x1c" for flags in DO_FLAGS}
+"""The last ten bytes of an OPT before the client's cookie in it -> how that which answers it begins."""
+BOTH_COOKIES_OPTS: Final = {flags + b"\0\x1c\0\x0a\0\x18": OUR_OPT + flags + b"\0\x1c" for flags in DO_FLAGS}
+"""The same before a client's cookie and ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,26 +103,77 @@ def qtype_word(qtype: int) -> str:
     return QTYPES.get(qtype, "other")
 
 
-def fast(message: bytes, table: NameTable) -> bytes | None:
-    """The answer to a plain A or AAAA query for a known name; None for everything else."""
-    head = table.heads.get(message[2:12])
-    if head is None:
+def fast(  # noqa: C901, PLR0911, PLR0912  # every query comes by here: a call less is a percent more
+    table: NameTable, cookie_option: Callable[[bytes, int], bytes], message: bytes, slot: int
+) -> Parts | None:
+    """The answer to a plain query about a name under the domain, or of a host's addresses; None for everything else.
+
+    As parts: bytes 2 to 12 of its header, where the question ends, and what follows it; the message's own bytes are
+    the rest (``joined``). Last is what is counted: the type's word and the rcode. ``cookie_option`` gives the option
+    that answers a client's cookie; ``slot`` says to it who that is.
+    """
+    heads = table.heads.get(message[2:12])
+    if heads is None:
         return None
-    if not message[11]:  # no additional record: all that follows the header is the question
-        answer = table.ready.get(message[12:].lower())
-        return None if answer is None else message[:2] + head + message[12:] + answer
-    opt = message[-OPT_BYTES:]
-    # Extended rcode, version, and no options; of the flags only DO, which is echoed (RFC 3225).
-    if opt[:3] != OPT_HEAD or opt[5:7] != b"\0\0" or opt[7] & 0x7F or opt[8:] != b"\0\0\0":
+    if message[11]:
+        # From the end, since an OPT is of few lengths. A name that the table has, or whose labels lead up to the apex,
+        # proves that the record begins where it is supposed to.
+        if (opt := PLAIN_OPTS.get(message[-6:])) is not None and message[-11:-8] == OPT_HEAD:
+            end = len(message) - 11
+        elif (kept := CLIENT_COOKIE_OPTS.get(message[-18:-8])) is not None and message[-23:-20] == OPT_HEAD:
+            end, opt = len(message) - 23, kept + cookie_option(message[-8:], slot)
+        elif (kept := BOTH_COOKIES_OPTS.get(message[-34:-24])) is not None and message[-39:-36] == OPT_HEAD:
+            end, opt = len(message) - 39, kept + cookie_option(message[-24:], slot)
+        else:
+            return None
+    else:
+        end, opt = len(message), b""
+    name_end = end - 4
+    qtype = message[name_end:end]
+    words = FAST_TYPES.get(qtype)
+    if words is None:
         return None
-    answer = table.ready.get(message[12:-OPT_BYTES].lower())
-    if answer is None:
+    name = message[12:name_end].lower()
+    node = table.names.get(name)
+    if node is not None:
+        if qtype == A_IN and node.a:
+            return heads[0], end, node.a + opt, words[0]
+        if qtype == AAAA_IN and node.aaaa:
+            return heads[0], end, node.aaaa + opt, words[0]
+        return heads[1], end, NEGATIVES[name_end - len(table.apex)] + opt, words[0]
+    apex = table.apex
+    if name.endswith(apex) and table.is_known:
+        begin = name_end - len(apex)
+        # What is known by a leading underscore is the slow road's, and so is the apex itself.
+        if begin == 12 or begin > LAST_APEX or message[13] == UNDERSCORE:
+            return None
+        at = 12
+        while at < begin:
+            length = message[at]
+            if not 0 < length <= MAX_LABEL_BYTES:
+                return None
+            at += length + 1
+        return (heads[2], end, NEGATIVES[begin] + opt, words[1]) if at == begin else None
+    node = table.hosts.get(name)
+    if node is None:
         return None
-    return message[:2] + head + message[12:-OPT_BYTES] + answer + OPT_HEAD + b"\x04\xd0\0\0" + opt[7:]
+    if qtype == A_IN:
+        return heads[0], end, node.a + opt, words[0]
+    if qtype == AAAA_IN:
+        return heads[0], end, node.aaaa + opt, words[0]
+    return (heads[1], end, NEGATIVES[12] + opt, words[0]) if qtype in HINTS else None
 
 
-def respond(message: bytes, table: NameTable) -> Answer | Forward | Drop:
-    """What to do with any bytes at all, by the slow road."""
+def joined(message: bytes, parts: Parts) -> bytes:
+    """The answer of ``fast`` as bytes."""
+    head, end, tail, _ = parts
+    return message[:2] + head + message[12:end] + tail
+
+
+def respond(
+    message: bytes, table: NameTable, cookie_option: CookieOption | None = None, *, by_udp: bool = True
+) -> Answer | Forward | Drop:
+    """What to do with any bytes at all, by the slow road. Without ``cookie_option``, cookies are not answered."""
     if len(message) < wire.HEADER_BYTES:
         return Drop("short")
     ident, flags = struct.unpack_from("!HH", message)
@@ -88,7 +185,14 @@ def respond(message: bytes, table: NameTable) -> Answer | Forward | Drop:
         query = wire.parse_query(message)
     except wire.MalformedError:
         return bare(ident, flags, wire.FORMERR)
-    return answer_query(query, table)
+    outcome = answer_query(query, table)
+    if isinstance(outcome, Forward):
+        return outcome
+    option = cookie_option(query.edns.cookie) if cookie_option and query.edns and query.edns.cookie else b""
+    packed = outcome.wire
+    if by_udp and len(packed) + len(option) > query.udp_limit:
+        packed = truncated(query, int.from_bytes(packed[2:4]))
+    return Answer(with_option(packed, option), outcome.qtype, outcome.rcode)
 
 
 def answer_query(query: Query, table: NameTable) -> Answer | Forward:
@@ -99,8 +203,11 @@ def answer_query(query: Query, table: NameTable) -> Answer | Forward:
         return reply(query, table, wire.REFUSED)
     if table.is_ours(query.name):
         return from_domain(query, table)
-    if query.name in table.addresses and (query.qtype in TAKEN_OVER or not table.recursive):
-        return from_host(query, table)
+    if (apex := reverse_apex(query, table)) is not None:
+        return from_reverse(query, table, apex)
+    host = table.hosts.get(query.name)
+    if host is not None and host.entry is not None and (query.qtype in TAKEN_OVER or not table.recursive):
+        return from_host(query, table, host.entry)
     if not table.recursive:
         return reply(query, table, wire.REFUSED)
     if query.qtype == wire.ANY:
@@ -110,10 +217,45 @@ def answer_query(query: Query, table: NameTable) -> Answer | Forward:
     return Forward(query)
 
 
+def with_option(message: bytes, option: bytes) -> bytes:
+    """A message that ends with an OPT of ours, with this option in it too; as it is without an OPT, or an option."""
+    opt_at = message.rfind(OUR_OPT)
+    if not option or opt_at < 0:
+        return message
+    length_at = opt_at + len(OUR_OPT) + 4
+    length = int.from_bytes(message[length_at : length_at + 2]) + len(option)
+    return message[:length_at] + length.to_bytes(2) + message[length_at + 2 :] + option
+
+
 def bare(ident: int, flags: int, rcode: int) -> Answer:
     """A header alone: never longer than what it answers."""
     echoed = flags & (wire.OPCODE | wire.RD | wire.CD)
     return Answer(wire.HEADER.pack(ident, wire.QR | echoed | rcode, 0, 0, 0, 0), "none", RCODES[rcode])
+
+
+def short(message: bytes, *, refuse: bool) -> bytes | None:
+    """No more than the question back: refused, or with TC set, so that the client asks by TCP. None if it is none."""
+    if len(message) < wire.HEADER_BYTES or message[2] & 0xF8:
+        return None
+    try:
+        query = wire.parse_query(message)
+    except wire.MalformedError:
+        return None
+    flags = wire.QR | (query.flags & (wire.RD | wire.CD)) | (wire.REFUSED if refuse else wire.TC)
+    head = wire.HEADER.pack(query.ident, flags, 1, 0, 0, 1 if query.edns else 0)
+    opt = PLAIN_OPTS[DO_FLAGS[query.edns.dnssec_ok] + b"\0\0"] if query.edns else b""
+    return head + query.question + opt
+
+
+def cookie_of(message: bytes) -> bytes:
+    """The cookie that a query came with; empty if there is none, or it is no query."""
+    if len(message) < wire.HEADER_BYTES:
+        return b""
+    try:
+        query = wire.parse_query(message)
+    except wire.MalformedError:
+        return b""
+    return query.edns.cookie if query.edns else b""
 
 
 def failure(query: Query, table: NameTable) -> Answer:
@@ -130,42 +272,114 @@ def truncated(query: Query, reply_flags: int) -> bytes:
 
 def from_domain(query: Query, table: NameTable) -> Answer:
     """The answer for the domain's own name or one beneath it."""
-    address = table.addresses.get(query.name)
-    at_apex = query.name == table.apex
-    apex_labels = query.labels[len(query.labels) - sum(1 for _ in ancestors_and_self(table.apex)) :]
-    if address is None and not at_apex and query.name not in table.parents:
-        if not table.is_known:
-            # "It does not exist" would be believed for a while, and is likely wrong. Clients ask again after this.
-            return failure(query, table)
-        return reply(query, table, wire.NXDOMAIN, authorities=[soa(apex_labels, apex_labels, names.NEGATIVE_TTL_S)])
-    answers = address_records(query, address)
-    if at_apex and query.qtype in (wire.SOA, wire.ANY):
-        answers = [*answers, soa(apex_labels, apex_labels, names.TTL_S)]
-    elif at_apex and query.qtype == wire.NS:
-        # RFC 6303: a zone that is served locally and delegated by nobody names itself.
-        target = dnslib.NS(dnslib.DNSLabel(apex_labels))
-        answers = [dnslib.RR(dnslib.DNSLabel(query.labels), wire.NS, ttl=names.TTL_S, rdata=target)]
-    no_data = [] if answers else [soa(apex_labels, apex_labels, names.NEGATIVE_TTL_S)]
+    apex = query.labels[len(query.labels) - table.apex_labels :]
+    node = table.names.get(query.name)
+    if node is not None:
+        answers = [] if node.entry is None else address_records(query, node.entry)
+        return zone_answer(query, table, apex, answers)
+    if query.name == table.apex:
+        return zone_answer(query, table, apex, [])
+    if (found := service_records(query, table)) is not None:
+        return zone_answer(query, table, apex, found)
+    if not table.is_known:
+        # "It does not exist" would be believed for a while, and is likely wrong. Clients ask again after this.
+        return failure(query, table)
+    return no_name(query, table, apex)
+
+
+def service_records(query: Query, table: NameTable) -> list[dnslib.RR] | None:
+    """What is at a name that is known by underscores before a service's name; None if there is no such name.
+
+    ``_tcp.NAME`` has an SRV record for every port, ``_PROTOCOL._tcp.NAME`` for those that speak this application
+    protocol, ``_meshd.NAME`` a TXT record that says how many healthy instances are where.
+    """
+    labels = tuple(label.lower() for label in query.labels)
+    below = 2 if labels[1:2] == (b"_tcp",) else 1
+    base_at = sum(len(label) + 1 for label in labels[:below])
+    node = table.names.get(query.name[base_at:])
+    if node is None or node.entry is None:
+        return None
+    entry, owner = node.entry, dnslib.DNSLabel(query.labels)
+    if labels[0] == b"_meshd" and below == 1:
+        texts = [f"{zone}={count}".encode()[:255] for zone, count in entry.zones] or [b"instances=0"]
+        text = dnslib.RR(owner, wire.TXT, ttl=names.TTL_S, rdata=dnslib.TXT(texts))
+        return [text] if query.qtype in (wire.TXT, wire.ANY) else []
+    if b"_tcp" not in labels[:below]:
+        return None
+    ports = [
+        port
+        for port, protocol in entry.ports
+        if below == 1 or (protocol != "tcp" and f"_{protocol}".encode() == labels[0])
+    ]
+    if not ports:
+        return None
+    # Uncompressed, as RFC 2782 wants a target; in the spelling of the question.
+    target = b"".join(bytes((len(label),)) + label for label in query.labels[below:]) + b"\0"
+    records = [
+        dnslib.RR(owner, wire.SRV, ttl=names.TTL_S, rdata=dnslib.RD(struct.pack("!3H", 0, 0, port) + target))
+        for port in (ports[:1] if query.qtype == wire.ANY else ports)
+    ]
+    return records if query.qtype in (wire.SRV, wire.ANY) else []
+
+
+def reverse_apex(query: Query, table: NameTable) -> tuple[bytes, ...] | None:
+    """The labels, as the question spells them, of the zone of our addresses' names that it is about."""
+    if not query.name.endswith(ARPA) or not table.reverse:
+        return None
+    labels = tuple(label.lower() for label in query.labels)
+    for at in range(len(labels)):
+        if labels[at:] in table.reverse:
+            return query.labels[at:]
+    return None
+
+
+def from_reverse(query: Query, table: NameTable, apex: tuple[bytes, ...]) -> Answer:
+    """The answer for an address that is a VIP or could be. What is above addresses of the range exists."""
+    address = names.reverse_name(tuple(label.lower() for label in query.labels))
+    if address is None:
+        return no_name(query, table, apex)
+    if len(address) < 4:
+        return zone_answer(query, table, apex, [])
+    title = table.titles.get(address)
+    if title is None:
+        # A range may be one address: then its apex is that, and exists.
+        if len(apex) == len(query.labels):
+            return zone_answer(query, table, apex, [])
+        return failure(query, table) if not table.is_known else no_name(query, table, apex)
+    data = dnslib.PTR(dnslib.DNSLabel(wire.labels_at(title, 0)[0]))
+    record = dnslib.RR(dnslib.DNSLabel(query.labels), wire.PTR, ttl=names.TTL_S, rdata=data)
+    return zone_answer(query, table, apex, [record] if query.qtype in (wire.PTR, wire.ANY) else [])
+
+
+def zone_answer(query: Query, table: NameTable, apex: tuple[bytes, ...], found: list[dnslib.RR]) -> Answer:
+    """The answer for a name that exists in a zone of ours: what was found, the apex' own records, or none."""
+    answers = found
+    if len(apex) == len(query.labels):
+        if query.qtype == wire.SOA or (query.qtype == wire.ANY and not found):
+            answers = [soa(apex, apex, names.TTL_S)]
+        elif query.qtype == wire.NS:
+            # RFC 6303: a zone that is served locally and delegated by nobody names itself.
+            target = dnslib.NS(dnslib.DNSLabel(apex))
+            answers = [dnslib.RR(dnslib.DNSLabel(query.labels), wire.NS, ttl=names.TTL_S, rdata=target)]
+    no_data = [] if answers else [soa(apex, apex, names.NEGATIVE_TTL_S)]
     return reply(query, table, wire.NOERROR, answers=answers, authorities=no_data)
 
 
-def from_host(query: Query, table: NameTable) -> Answer:
+def no_name(query: Query, table: NameTable, apex: tuple[bytes, ...]) -> Answer:
+    """NXDOMAIN, with the SOA by which clients keep it (RFC 2308)."""
+    return reply(query, table, wire.NXDOMAIN, authorities=[soa(apex, apex, names.NEGATIVE_TTL_S)])
+
+
+def from_host(query: Query, table: NameTable, entry: Entry) -> Answer:
     """The answer for a name outside the domain that an external service has taken over: a zone of one name."""
-    answers = address_records(query, table.addresses[query.name])
+    answers = address_records(query, entry)
     no_data = [] if answers else [soa(query.labels, query.labels, names.NEGATIVE_TTL_S)]
     return reply(query, table, wire.NOERROR, answers=answers, authorities=no_data)
 
 
-def ancestors_and_self(name: bytes) -> tuple[bytes, ...]:
-    """A name in wire form and all above it, without the root."""
-    return (name, *names.ancestors(name))
-
-
-def address_records(query: Query, address: bytes | None) -> list[dnslib.RR]:
+def address_records(query: Query, entry: Entry) -> list[dnslib.RR]:
     """The record of the asked type; for ANY one record, as small as can be (RFC 8482)."""
-    if address is None:
-        return []
-    owner = dnslib.DNSLabel(query.labels)
+    owner, address = dnslib.DNSLabel(query.labels), entry.address
     if query.qtype in (wire.A, wire.ANY):
         return [dnslib.RR(owner, wire.A, ttl=names.TTL_S, rdata=dnslib.A(tuple(address)))]
     if query.qtype == wire.AAAA:
@@ -178,7 +392,7 @@ def soa(owner: tuple[bytes, ...], primary: tuple[bytes, ...], ttl_s: int) -> dns
 
     The names are spelled as in the question, so that they compress into it.
     """
-    data = dnslib.SOA(dnslib.DNSLabel(primary), dnslib.DNSLabel((b"nobody", b"invalid")), names.SOA_TIMERS)
+    data = dnslib.SOA(dnslib.DNSLabel(primary), dnslib.DNSLabel(names.HOSTMASTER), names.SOA_TIMERS)
     return dnslib.RR(dnslib.DNSLabel(owner), wire.SOA, ttl=ttl_s, rdata=data)
 
 
@@ -197,7 +411,7 @@ def reply(
     answers: list[dnslib.RR] | None = None,
     authorities: list[dnslib.RR] | None = None,
 ) -> Answer:
-    """Build an answer; authoritative if it says anything about a name. Ours always fit into 512 bytes."""
+    """Build an answer; authoritative if it says anything about a name."""
     flags = wire.QR | (query.flags & (wire.RD | wire.CD)) | (rcode & 0xF)
     if table.recursive:
         flags |= wire.RA

@@ -1,98 +1,179 @@
-"""From a mesh's view to the table of its names: incremental, a changed VIP costs only its own names."""
+"""From a mesh's view to the names that are answered: incremental, a changed VIP or service costs only its own names.
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from ipaddress import IPv4Address
+Finding out what changed looks at everything, if briefly; so it is work in steps, and the names change in portions.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network
+from itertools import islice
 from types import MappingProxyType
+from typing import Final, TypeVar
 
-from meshd.dns.table import NameTable, empty_table
+from meshd.dns.table import Change, Entry, NameTable
 from meshd.dns.wire import name_to_wire
-from meshd.topology.view import BoundVips, MeshView, Vip
+from meshd.model.steps import Steps, finished
+from meshd.topology.view import BoundVips, MeshView, ServiceView, Vip
 
-NO_VIPS: Mapping[str, Vip] = MappingProxyType({})
+T = TypeVar("T")
+
+NO_VIPS: Final[Mapping[str, Vip]] = MappingProxyType({})
+NO_SERVICES: Final[Mapping[str, ServiceView]] = MappingProxyType({})
+GLANCES: Final = 500
+"""Things that are compared in a step: about a tenth of a millisecond."""
+PORTION: Final = 20
+"""VIPs or names that are made anew in a step: about as long."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
+class Affected:
+    """What the difference of two views leaves to be made anew: names in wire form, and addresses with their titles."""
+
+    names: dict[bytes, None] = field(default_factory=dict)
+    titles: dict[bytes, bytes | None] = field(default_factory=dict)
+
+
 class Rendering:
-    """A table and what it was made of, so that the next one can be made of the differences.
+    """What the answered names were made of, so that the next change is made of the differences.
 
-    ``vips`` are the view's, by key; of these the *answered* ones have a bound port. ``claims`` has, for each name in
-    wire form, the keys of the answered VIPs that want it; the first gets it. ``refused`` says for each VIP's key
-    and name that DNS cannot carry why it is left out.
+    Of the view's ``vips``, by key, the *answered* ones have a ``bound`` port. ``claims`` has, for each name in wire
+    form, the keys of the answered VIPs that want it; the first gets it. ``refused`` says for each VIP's key and name
+    that DNS cannot carry why it is left out. ``table`` is what came of it.
     """
 
-    table: NameTable
-    domain: str
-    vips: Mapping[str, Vip]
-    bound: BoundVips | None
-    claims: Mapping[bytes, tuple[str, ...]]
-    refused: Mapping[tuple[str, str], str]
+    def __init__(self, domain: str, *, recursive: bool, is_known: bool = True, cidr: IPv4Network | None = None) -> None:
+        self.domain = domain.strip(".").lower()
+        self.table = NameTable(domain, recursive=recursive, is_known=is_known, cidr=cidr)
+        self.zone = ""
+        self.vips, self.services = NO_VIPS, NO_SERVICES
+        self.bound: BoundVips | None = None
+        self.claims: dict[bytes, tuple[str, ...]] = {}
+        self.refused: dict[tuple[str, str], str] = {}
 
+    def update(
+        self, view: MeshView | None, bound: BoundVips | None, tell: Callable[[Change], None] = lambda _: None
+    ) -> Steps[None]:
+        """Go on to this view; ``tell`` is given what changes in the table, in portions. To be driven to its end.
 
-def start(domain: str, *, recursive: bool, is_known: bool = True) -> Rendering:
-    """The rendering of nothing: every name under the domain is NXDOMAIN, or SERVFAIL if nothing is known yet."""
-    table = empty_table(domain, recursive=recursive, is_known=is_known)
-    return Rendering(table, domain.strip(".").lower(), NO_VIPS, None, {}, {})
+        ``bound`` is where the owner of the VIPs listens: a VIP without any of its ports there is not answered, since
+        nothing would take the connection. None: nobody owns VIPs in this process, so all are answered (Envoys take
+        the connections).
+        """
+        vips, services = (view.vips, view.services) if view else (NO_VIPS, NO_SERVICES)
+        same_bound = bound is self.bound or bound == self.bound
+        touched = (yield from differing(self.services, services)) if services is not self.services else set()
+        old_keys = (yield from differing(self.vips, vips)) if vips is not self.vips else set()
+        for some in portions(vips, GLANCES) if not same_bound or touched else ():
+            for key in some:
+                vip = vips[key]
+                # However many sockets the owner has: only what turned answerable, or ceased to be, is work.
+                turned = not same_bound and is_answered(vip, bound) != is_answered(vip, self.bound)
+                if turned or not touched.isdisjoint(vip.ports.values()):
+                    old_keys.add(key)
+            yield
+        affected = Affected()
+        for some in portions(sorted(old_keys), PORTION):
+            for key in some:
+                self._forget(key, affected)
+            yield
+        self.zone, self.vips, self.services, self.bound = view.zone if view else "", vips, services, bound
+        for some in portions(sorted(old_keys & vips.keys()), PORTION):
+            for key in some:
+                self._remember(key, affected)
+            yield
+        for names in portions(affected.names, PORTION):
+            self._change(Change(names={name: self._entry(name) for name in names}), tell)
+            yield
+        for addresses in portions(affected.titles, PORTION):
+            self._change(Change(titles={address: affected.titles[address] for address in addresses}), tell)
+            yield
 
+    def _change(self, change: Change, tell: Callable[[Change], None]) -> None:
+        self.table.change(change)
+        tell(change)
 
-def known(previous: Rendering) -> Rendering:
-    """The same, but from now on what has no name does not exist."""
-    return previous if previous.table.is_known else replace(previous, table=replace(previous.table, is_known=True))
-
-
-def names(view: MeshView, bound: BoundVips | None, *, domain: str = "mesh", recursive: bool = False) -> NameTable:
-    """The table of a view from scratch; ``updated`` gives the same from the differences."""
-    return updated(start(domain, recursive=recursive), view.vips, bound).table
-
-
-def updated(previous: Rendering, vips: Mapping[str, Vip], bound: BoundVips | None) -> Rendering:
-    """The rendering of these VIPs, built from the previous one.
-
-    ``bound`` is where the owner of the VIPs listens: a VIP without any of its ports there is not answered, since
-    nothing would take the connection. None: nobody owns VIPs in this process, so all are answered (Envoys take the
-    connections).
-    """
-    same_bound = bound is previous.bound or bound == previous.bound
-
-    def moved(vip: Vip) -> bool:
-        # However many sockets the owner has: only what turned answerable, or ceased to be, is work.
-        return not same_bound and is_answered(vip, bound) != is_answered(vip, previous.bound)
-
-    before = {
-        key: old
-        for key, old in previous.vips.items()
-        if (vips.get(key) is not old and vips.get(key) != old) or moved(old)
-    }
-    after = {
-        key: new
-        for key, new in vips.items()
-        if (previous.vips.get(key) is not new and previous.vips.get(key) != new) or moved(new)
-    }
-    if not before and not after:
-        return previous if same_bound else replace(previous, bound=bound)
-    claims, refused = dict(previous.claims), dict(previous.refused)
-    affected: dict[bytes, None] = {}
-    for key, old in before.items():
-        for name in answered_names(old, previous.bound):
-            if refused.pop((key, name), None) is None:
+    def _forget(self, key: str, affected: Affected) -> None:
+        old = self.vips.get(key)
+        for name in answered_names(old, self.bound):
+            if self.refused.pop((key, name), None) is None:
                 wire_name = name_to_wire(name)
-                affected[wire_name] = None
-                claims[wire_name] = tuple(k for k in claims[wire_name] if k != key)
-    for key, new in after.items():
-        for name in answered_names(new, bound):
+                affected.names[wire_name] = None
+                if others := tuple(k for k in self.claims[wire_name] if k != key):
+                    self.claims[wire_name] = others
+                else:
+                    del self.claims[wire_name]
+        if old is not None:
+            affected.titles[old.address.packed] = None
+
+    def _remember(self, key: str, affected: Affected) -> None:
+        new = self.vips[key]
+        title = ""
+        for name in answered_names(new, self.bound):
             try:
                 wire_name = name_to_wire(name)
             except ValueError as error:
-                refused[key, name] = str(error)
+                self.refused[key, name] = str(error)
                 continue
-            affected[wire_name] = None
-            claims[wire_name] = ranked((*claims.get(wire_name, ()), key), name, previous.domain)
-    changes: dict[bytes, IPv4Address | None] = {}
-    for wire_name in affected:
-        changes[wire_name] = vips[claims[wire_name][0]].address if claims[wire_name] else None
-        if not claims[wire_name]:
-            del claims[wire_name]
-    return Rendering(previous.table.changed(changes), previous.domain, vips, bound, claims, refused)
+            affected.names[wire_name] = None
+            self.claims[wire_name] = ranked((*self.claims.get(wire_name, ()), key), name, self.domain)
+            if not title or is_called(key, name, self.domain):
+                title = name
+        if title:
+            affected.titles[new.address.packed] = name_to_wire(title)
+
+    def _entry(self, name: bytes) -> Entry | None:
+        """What is said of a name now."""
+        owners = self.claims.get(name)
+        if not owners:
+            return None
+        vip = self.vips[owners[0]]
+        ports = []
+        instances: dict[str, int] = {}
+        for service in dict.fromkeys(vip.ports.values()):
+            seen = self.services.get(service)
+            if seen is not None:
+                for zone, count in ((self.zone, seen.local_instances), *seen.remote_instances.items()):
+                    instances[zone] = instances.get(zone, 0) + count
+        for port, service in sorted(vip.ports.items()):
+            seen = self.services.get(service)
+            ports.append((port, seen.protocol if seen else "tcp"))
+        return Entry(vip.address.packed, tuple(ports), tuple(sorted((z, c) for z, c in instances.items() if c)))
+
+
+def table_of(
+    view: MeshView | None,
+    bound: BoundVips | None,
+    *,
+    domain: str = "mesh",
+    recursive: bool = False,
+    cidr: IPv4Network | None = None,
+) -> NameTable:
+    """The table of a view from scratch."""
+    rendering = Rendering(domain, recursive=recursive, cidr=cidr)
+    finished(rendering.update(view, bound))
+    return rendering.table
+
+
+def differing(old: Mapping[str, T], new: Mapping[str, T]) -> Steps[set[str]]:
+    """The keys whose values differ, or that only one of both has."""
+    found: set[str] = set()
+    for some in portions(old, GLANCES):
+        found.update(key for key in some if key not in new)
+        yield
+    for some in portions(new, GLANCES):
+        for key in some:
+            value, before = new[key], old.get(key)
+            if value is not before and value != before:
+                found.add(key)
+        yield
+    return found
+
+
+def portions(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The items in turn, so many at a time."""
+    iterator = iter(items)
+    while some := list(islice(iterator, size)):
+        yield some
 
 
 def is_answered(vip: Vip, bound: BoundVips | None) -> bool:
@@ -100,9 +181,14 @@ def is_answered(vip: Vip, bound: BoundVips | None) -> bool:
     return bound is None or bound.reach(vip)
 
 
-def answered_names(vip: Vip, bound: BoundVips | None) -> tuple[str, ...]:
+def answered_names(vip: Vip | None, bound: BoundVips | None) -> tuple[str, ...]:
     """The names of a VIP that may be told to clients; each once."""
-    return tuple(dict.fromkeys(vip.names)) if is_answered(vip, bound) else ()
+    return tuple(dict.fromkeys(vip.names)) if vip is not None and is_answered(vip, bound) else ()
+
+
+def is_called(key: str, name: str, domain: str) -> bool:
+    """Whether a name is a VIP's own, not another form of it."""
+    return name.lower() in (key.lower(), f"{key}.{domain}".lower())
 
 
 def ranked(keys: tuple[str, ...], name: str, domain: str) -> tuple[str, ...]:
@@ -111,4 +197,4 @@ def ranked(keys: tuple[str, ...], name: str, domain: str) -> tuple[str, ...]:
     A service ``a.b`` and a service ``a_b`` both want ``a.b.mesh``; the one that is called so gets it, then the alphabet
     decides.
     """
-    return tuple(sorted(set(keys), key=lambda key: (name.lower() not in (key.lower(), f"{key}.{domain}".lower()), key)))
+    return tuple(sorted(set(keys), key=lambda key: (not is_called(key, name, domain), key)))

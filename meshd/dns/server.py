@@ -2,17 +2,23 @@
 
 import logging
 import socket as stdlib_socket
+import time
+from functools import partial
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import trio
 
 from meshd.dns import answer, forward, wire
+from meshd.dns.answer import Counted
 from meshd.dns.client import Upstreams
+from meshd.dns.cookies import Cookies
+from meshd.dns.guard import Guard, Network, Verdict
 from meshd.dns.metrics import Tally
 from meshd.dns.settings import DnsSettings
 from meshd.dns.table import NameTable
 from meshd.dns.wire import Query
-from meshd.runtime.datagrams import datagrams
+from meshd.runtime.datagrams import Parts, datagrams
 from meshd.runtime.listen import accept_loop
 
 log = logging.getLogger(__name__)
@@ -26,34 +32,39 @@ TCP_READ_BYTES = 4096
 """At most some hundred queries, so that one client's burst does not hold up the loop."""
 MAX_PIPELINED = 32
 """Forwarded queries in flight on one connection; one that sends more waits."""
-
-
-class Current:
-    """The table in force: replaced whole by one writer (maybe in another thread), taken once a batch by the readers."""
-
-    __slots__ = ("table",)
-
-    def __init__(self, table: NameTable) -> None:
-        self.table = table
+MAX_BATCHES = 4
+"""Answered in one turn of the loop while there are more: a turn costs as much as some ten answers."""
+DROPS = {Verdict.BY_TCP: "rate_slipped", Verdict.DROP: "rate_limited", Verdict.REFUSE: "not_allowed"}
+"""The reasons by which what was not answered in full is counted."""
 
 
 class Server:
-    """Answers on one UDP socket and some TCP listeners, which stay the caller's to close."""
+    """Answers on one UDP socket and some TCP listeners, which stay the caller's to close.
+
+    ``table`` is changed by its one writer, maybe in another thread, while it is read here. ``cookies`` are those of all
+    servers that share the port.
+    """
 
     def __init__(
         self,
         udp: stdlib_socket.socket,
         listeners: list[trio.SocketListener],
-        current: Current,
+        table: NameTable,
         settings: DnsSettings,
         tally: Tally,
+        cookies: Cookies,
     ) -> None:
         self._udp = udp
         self._listeners = listeners
-        self._current = current
+        self._table = table
         self._settings = settings
         self._tally = tally
+        self._cookies = cookies
+        self._guard = None if settings.is_on_loopback else Guard(allowed(settings), settings.rate_limit)
+        self._held_back: dict[int, Verdict] = {}
+        self._second = 0
         self._datagrams = datagrams(udp, MAX_UDP_BYTES)
+        self._ready = partial(answer.fast, table, self._cookie_option)
         self._upstreams = Upstreams(settings, tally)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -65,7 +76,9 @@ class Server:
             task_status.started()
             while True:
                 await trio.lowlevel.wait_readable(self._udp)
-                self._drain(nursery)
+                for _ in range(MAX_BATCHES):
+                    if not self._drain(nursery):
+                        break
 
     async def _accept(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
         await accept_loop(
@@ -77,46 +90,79 @@ class Server:
             on_event=self._tally.connection,
         )
 
-    def _drain(self, nursery: trio.Nursery) -> None:
-        """Answer what waits in the socket, at most one batch."""
-        table = self._current.table
+    def _drain(self, nursery: trio.Nursery) -> int:
+        """Answer what waits in the socket, at most one batch; how many packets that were."""
         batch = self._datagrams
+        begin = time.perf_counter()
         try:
             count = batch.receive()
         except OSError as error:
             # An ICMP error for an earlier answer, or memory pressure; the socket is as good as before.
             log.debug("dns: receive: %s", error)
             self._tally.drop("receive_error")
-            return
-        for slot in range(count):
-            message = batch.message(slot)
-            outcome = self._known(message, table) or self._respond(message, table)
-            if isinstance(outcome, answer.Answer):
-                batch.answer(slot, outcome.wire)
-            elif isinstance(outcome, answer.Forward):
-                if (kept := self._upstreams.cached(outcome.query)) is not None:
-                    batch.answer(slot, self._to_client(kept, outcome.query, outcome.query.udp_limit))
-                elif self._upstreams.is_full:
-                    batch.answer(slot, self._failed(outcome.query))
-                else:
-                    nursery.start_soon(self._forward_udp, outcome.query, batch.peer(slot))
-        for _ in range(batch.flush()):
+            return 0
+        self._cookies.tick(time.time())
+        if self._guard is None:
+            counted, left = batch.splice(self._ready)
+        else:
+            self._second = int(begin)
+            counted, left = batch.splice(self._guarded)
+        for slot in left:
+            self._answer_slowly(slot, nursery)
+        failed = batch.flush()
+        if failed:
             # A packet that finds no room is the client's to ask for again.
-            self._tally.drop("send_error")
+            self._tally.drop("send_error", failed)
+        self._tally.fast.update(counted)
+        if count:
+            self._tally.took(time.perf_counter() - begin, count)
+        return count
 
-    def _known(self, message: bytes, table: NameTable) -> answer.Answer | None:
-        """The fast road, counted."""
-        ready = answer.fast(message, table)
-        if ready is None:
-            return None
-        kind = "A" if message[-3 - answer.OPT_BYTES * message[11]] == wire.A else "AAAA"
-        self._tally.query(kind, "NOERROR", "fast")
-        return answer.Answer(ready, kind, "NOERROR")
+    def _guarded(self, message: bytes, slot: int) -> Parts[Counted] | None:
+        """The fast road for those who may ask."""
+        guard = self._guard
+        verdict = Verdict.ANSWER if guard is None else guard.judge(self._datagrams.host(slot), self._second)
+        if verdict is Verdict.ANSWER:
+            return self._ready(message, slot)
+        self._held_back[slot] = verdict
+        return None
 
-    def _respond(self, message: bytes, table: NameTable) -> answer.Answer | answer.Forward | answer.Drop:
+    def _cookie_option(self, cookie: bytes, slot: int) -> bytes:
+        return self._cookies.option(cookie, self._datagrams.host(slot))
+
+    def _answer_slowly(self, slot: int, nursery: trio.Nursery) -> None:
+        """Answer what the fast road left, if it is to be answered."""
+        batch = self._datagrams
+        message, host = batch.message(slot), batch.host(slot)
+        verdict = self._held_back.pop(slot, Verdict.ANSWER)
+        if verdict is not Verdict.ANSWER and not (verdict is not Verdict.REFUSE and self._knows(message, host)):
+            self._tally.drop(DROPS[verdict])
+            if verdict is not Verdict.DROP:
+                short = answer.short(message, refuse=verdict is Verdict.REFUSE)
+                if short is not None:
+                    batch.answer(slot, short)
+            return
+        outcome = self._respond(message, host, by_udp=True)
+        if isinstance(outcome, answer.Answer):
+            batch.answer(slot, outcome.wire)
+        elif isinstance(outcome, answer.Forward):
+            if (kept := self._upstreams.cached(outcome.query)) is not None:
+                batch.answer(slot, self._to_client(kept, outcome.query, outcome.query.udp_limit, host))
+            elif self._upstreams.is_full:
+                batch.answer(slot, self._failed(outcome.query))
+            else:
+                nursery.start_soon(self._forward_udp, outcome.query, batch.peer(slot), host)
+
+    def _knows(self, message: bytes, host: bytes) -> bool:
+        """Whether a client that is over the limit proves by a cookie that it is who it says, and may ask."""
+        return bool(self._guard and self._guard.may(host)) and self._cookies.is_ours(answer.cookie_of(message), host)
+
+    def _respond(self, message: bytes, host: bytes, *, by_udp: bool) -> answer.Answer | answer.Forward | answer.Drop:
         """The slow road, counted and contained."""
         try:
-            outcome = answer.respond(message, table)
+            outcome = answer.respond(
+                message, self._table, lambda cookie: self._cookies.option(cookie, host), by_udp=by_udp
+            )
         except Exception:  # request edge: a bug here costs one packet
             log.exception("dns: a query of %d bytes failed", len(message))
             outcome = answer.Drop("failed")
@@ -134,28 +180,57 @@ class Server:
             log.debug("dns: send: %s", error)
             self._tally.drop("send_error")
 
-    async def _forward_udp(self, query: Query, peer: Any) -> None:
-        self._send(await self._forwarded(query, query.udp_limit), peer)
+    async def _forward_udp(self, query: Query, peer: Any, host: bytes) -> None:
+        self._send(await self._forwarded(query, query.udp_limit, host), peer)
 
-    async def _forwarded(self, query: Query, limit: int) -> bytes:
+    async def _forwarded(self, query: Query, limit: int, host: bytes) -> bytes:
         """The upstreams' answer as the client must see it; SERVFAIL if there is none."""
         reply = await self._upstreams.ask(query)
         if reply is None:
             return self._failed(query)
-        return self._to_client(reply, query, limit)
+        return self._to_client(reply, query, limit, host)
 
-    def _to_client(self, reply: bytes, query: Query, limit: int) -> bytes:
-        outcome = forward.to_client(reply, query, self._current.table, limit)
+    def _to_client(self, reply: bytes, query: Query, limit: int, host: bytes) -> bytes:
+        cookie = query.edns.cookie if query.edns else b""
+        option = self._cookies.option(cookie, host) if cookie else b""
+        outcome = forward.to_client(reply, query, self._table, limit - len(option))
         self._tally.query(outcome.qtype, outcome.rcode, "forwarded")
-        return outcome.wire
+        return answer.with_option(outcome.wire, option)
 
     def _failed(self, query: Query) -> bytes:
-        outcome = answer.failure(query, self._current.table)
+        outcome = answer.failure(query, self._table)
         self._tally.query(outcome.qtype, outcome.rcode, "forwarded")
         return outcome.wire
+
+    def _answer_messages(self, messages: list[bytes], host: bytes) -> tuple[list[bytes], list[Query], bool]:
+        """What can be answered of a connection's messages now, what must be forwarded, and whether all are queries."""
+        self._cookies.tick(time.time())
+        answers, forwarded = [], []
+
+        def cookie_option(cookie: bytes, _: int) -> bytes:
+            return self._cookies.option(cookie, host)
+
+        for message in messages:
+            parts = answer.fast(self._table, cookie_option, message, 0)
+            if parts is not None:
+                self._tally.fast[parts[3]] += 1
+                answers.append(answer.joined(message, parts))
+                continue
+            outcome = self._respond(message, host, by_udp=False)
+            if isinstance(outcome, answer.Answer):
+                answers.append(outcome.wire)
+            elif isinstance(outcome, answer.Forward):
+                forwarded.append(outcome.query)
+            else:
+                return answers, forwarded, False
+        return answers, forwarded, True
 
     async def _serve_connection(self, stream: trio.SocketStream) -> None:
         """Answer one TCP connection until it ends or idles; answers may overtake each other (RFC 7766)."""
+        host = ip_address(stream.socket.getpeername()[0].partition("%")[0]).packed
+        if self._guard is not None and self._guard.may(host) is False:
+            self._tally.connection("forbidden")
+            return
         sending = trio.Lock()
         slots = trio.Semaphore(MAX_PIPELINED)
 
@@ -166,7 +241,7 @@ class Server:
 
         async def forward_one(query: Query) -> None:
             try:
-                await send([await self._forwarded(query, MAX_TCP_BYTES)])
+                await send([await self._forwarded(query, MAX_TCP_BYTES, host)])
             finally:
                 slots.release()
 
@@ -189,17 +264,13 @@ class Server:
                 messages, data = split(data + more)
                 if messages:
                     deadline = trio.current_time() + self._settings.tcp_idle_s
-                answers: list[bytes] = []
-                for message in messages:
-                    outcome = self._known(message, self._current.table) or self._respond(message, self._current.table)
-                    if isinstance(outcome, answer.Answer):
-                        answers.append(outcome.wire)
-                    elif isinstance(outcome, answer.Forward):
-                        await slots.acquire()
-                        nursery.start_soon(forward_one, outcome.query)
-                    else:
-                        # No client that speaks DNS sends this; closing beats guessing where its next message starts.
-                        nursery.cancel_scope.cancel()
+                answers, forwarded, is_dns = self._answer_messages(messages, host)
+                for query in forwarded:
+                    await slots.acquire()
+                    nursery.start_soon(forward_one, query)
+                if not is_dns:
+                    # No client that speaks DNS sends this; closing beats guessing where its next message starts.
+                    nursery.cancel_scope.cancel()
                 if answers:
                     await send(answers)
 
@@ -215,3 +286,9 @@ def split(data: bytes) -> tuple[list[bytes], bytes]:
         messages.append(data[offset + 2 : end])
         offset = end
     return messages, data[offset:]
+
+
+def allowed(settings: DnsSettings) -> tuple[Network, ...]:
+    """Who may ask besides loopback: as configured, and the address itself that is listened on, which is this host's."""
+    host = ip_address(settings.listen.host)
+    return settings.allow if host.is_unspecified else (*settings.allow, ip_network(host))

@@ -2,7 +2,7 @@
 
 import ipaddress
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
 from meshd.model.errors import InvalidError, Violation
@@ -68,8 +68,10 @@ class DnsSettings:
     ``listen`` with port 0 lets the kernel choose (tests). ``max_outstanding`` bounds forwarded queries in flight, and
     with them sockets and memory. ``resolv_conf``: the upstreams are those of this file, read again when it changes.
     ``cache_entries`` (0: keep nothing) and ``cache_bytes`` bound what is kept of their answers, ``max_stale_s`` is how
-    long after its time it is told while they do not answer. Reverse names of ``vips`` are ours. ``own_thread`` gives
-    the packets a thread of their own (docs/adr/004-one-loop.md).
+    long after its time it is told while they do not answer. Reverse names of ``vips`` are ours. ``allow``: who else
+    than this host is answered, ``rate_limit`` how often a second a network of such clients is by UDP (0: without
+    limit). ``own_thread`` gives the packets a thread of their own (docs/adr/004-one-loop.md), ``workers`` processes
+    (docs/adr/009-dns.md).
     """
 
     domain: str = "mesh"
@@ -81,9 +83,17 @@ class DnsSettings:
     cache_bytes: int = 16 << 20
     max_stale_s: float = 86_400.0
     vips: IPv4Network | None = None
+    allow: tuple[IPv4Network | IPv6Network, ...] = ()
+    rate_limit: int = 5000
     max_tcp_connections: int = 256
     tcp_idle_s: float = 10.0
     own_thread: bool = True
+    workers: int = 0
+
+    @property
+    def is_on_loopback(self) -> bool:
+        """Whether nobody but this host can send to it."""
+        return ipaddress.ip_address(self.listen.host).is_loopback
 
     @property
     def recursive(self) -> bool:

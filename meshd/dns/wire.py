@@ -31,7 +31,12 @@ OPCODE = 0x7800
 DO = 0x8000
 
 CLASS_IN = 1
-A, NS, SOA, HINFO, AAAA, OPT, SVCB, HTTPS, ANY = 1, 2, 6, 13, 28, 41, 64, 65, 255
+A, NS, SOA, PTR, HINFO, TXT, AAAA, SRV, OPT, SVCB, HTTPS, ANY = 1, 2, 6, 12, 13, 16, 28, 33, 41, 64, 65, 255
+COOKIE = 10
+"""The EDNS option of RFC 7873."""
+CLIENT_COOKIE_BYTES = 8
+COOKIE_BYTES = frozenset({CLIENT_COOKIE_BYTES, *range(16, 41)})
+"""Lengths that a cookie may have: the client's half alone, or with a server's half of 8 to 32 bytes."""
 NOERROR, FORMERR, SERVFAIL, NXDOMAIN, NOTIMP, REFUSED, BADVERS = 0, 1, 2, 3, 4, 5, 16
 
 
@@ -41,11 +46,15 @@ class MalformedError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Edns:
-    """The OPT record of a query: what the sender takes by UDP, its version, and whether it wants DNSSEC records."""
+    """The OPT record of a query: what the sender takes by UDP, its version, and whether it wants DNSSEC records.
+
+    ``cookie`` is what it sent as such: the client's half and maybe a server's; empty if none came.
+    """
 
     udp_bytes: int
     version: int
     dnssec_ok: bool
+    cookie: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,10 +168,25 @@ def additional_at(message: bytes, offset: int) -> tuple[Edns | None, int]:
         return None, end
     if labels:
         raise MalformedError("OPT record is not at the root")
-    while offset < end:
-        if offset + 4 > end:
+    return Edns(rclass, (ttl >> 16) & 0xFF, bool(ttl & DO), cookie_in(message[offset:end])), end
+
+
+def cookie_in(options: bytes) -> bytes:
+    """The first COOKIE among EDNS options (RFC 7873 5.2: others are ignored); empty if there is none.
+
+    Raises:
+        MalformedError: options that do not fill the record, or a cookie of a length that none can have.
+    """
+    cookie = b""
+    offset = 0
+    while offset < len(options):
+        code, length = int.from_bytes(options[offset : offset + 2]), int.from_bytes(options[offset + 2 : offset + 4])
+        value = options[offset + 4 : offset + 4 + length]
+        if offset + 4 > len(options) or len(value) != length:
             raise MalformedError("EDNS option is cut short")
-        offset += 4 + int.from_bytes(message[offset + 2 : offset + 4])
-    if offset != end:
-        raise MalformedError("EDNS option is cut short")
-    return Edns(rclass, (ttl >> 16) & 0xFF, bool(ttl & DO)), end
+        if code == COOKIE and not cookie:
+            if length not in COOKIE_BYTES:
+                raise MalformedError("EDNS cookie has an impossible length")
+            cookie = value
+        offset += 4 + length
+    return cookie

@@ -8,10 +8,12 @@ interpreter away, so that beside a busy thread every packet waits for it twice. 
 import ctypes
 import errno
 import logging
+import mmap
 import os
 import socket
-import struct
-from typing import Any, Protocol
+import sys
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +21,10 @@ BATCH = 64
 """Datagrams a call: well under a millisecond of work if all answers are ready."""
 NAME_BYTES = 28
 """A socket address of IPv4 or IPv6."""
+T = TypeVar("T")
+Parts = tuple[bytes, int, bytes, T]
+"""What replaces a message's bytes from the third on, up to where this ends; where the bytes that are kept end; and what
+follows them. The fourth is for the caller, who gets it back."""
 MSG_DONTWAIT = 0x40
 CROWDED = frozenset({errno.EAGAIN, errno.EINTR, errno.ENOBUFS, errno.ENOMEM})
 
@@ -38,6 +44,15 @@ class Datagrams(Protocol):
 
     def peer(self, slot: int) -> Any:
         """Who sent it, as the socket module has it."""
+
+    def host(self, slot: int) -> bytes:
+        """The packed IP address of who sent it."""
+
+    def splice(self, ready: Callable[[bytes, int], Parts[T] | None]) -> tuple[list[T], list[int]]:
+        """Answer each message, with its slot, by changing it as ``ready`` says; the slots where that is None are left.
+
+        Gives the fourth parts of those that were answered, and the slots that are left.
+        """
 
     def answer(self, slot: int, message: bytes) -> None:
         """Send a message to a slot's sender, with the others at ``flush``; at most one a slot."""
@@ -85,6 +100,24 @@ class Plain:
         """See ``Datagrams``."""
         return self._received[slot][1]
 
+    def host(self, slot: int) -> bytes:
+        """See ``Datagrams``."""
+        return socket.inet_pton(self._sock.family, self._received[slot][1][0].partition("%")[0])
+
+    def splice(self, ready: Callable[[bytes, int], Parts[T] | None]) -> tuple[list[T], list[int]]:
+        """See ``Datagrams``."""
+        done: list[T] = []
+        left = []
+        for slot, (message, _) in enumerate(self._received):
+            parts = ready(message, slot)
+            if parts is None:
+                left.append(slot)
+            else:
+                head, end, tail, own = parts
+                self.answer(slot, message[:2] + head + message[2 + len(head) : end] + tail)
+                done.append(own)
+        return done, left
+
     def answer(self, slot: int, message: bytes) -> None:
         """See ``Datagrams``."""
         self._answers.append((slot, message))
@@ -127,61 +160,53 @@ class MMsgHdr(ctypes.Structure):
     _fields_ = (("header", MsgHdr), ("length", ctypes.c_uint32))
 
 
-class Ring:
-    """``BATCH`` slots of memory, each with its buffer and address, described once for the kernel.
+WORDS = ctypes.sizeof(MMsgHdr) // 4
+LENGTH = MMsgHdr.length.offset // 4
 
-    ``words`` and ``iov_words`` are the descriptions as numbers: reading a field so costs a third of ctypes' way.
+
+class Headers:
+    """``BATCH`` headers for the kernel, each with one buffer and one address.
+
+    ``words`` and ``lengths`` are the same memory as numbers: reading a field so costs a third of ctypes' way.
     """
 
-    WORDS = ctypes.sizeof(MMsgHdr) // 4
-    LENGTH = MMsgHdr.length.offset // 4
-    NAME_LENGTH = MsgHdr.name_length.offset // 4
-
-    def __init__(self, max_bytes: int, names: "ctypes.Array[ctypes.c_char] | None" = None) -> None:
-        self.max_bytes = max_bytes
-        self.buffer = ctypes.create_string_buffer(BATCH * max_bytes)
-        self.names = names or ctypes.create_string_buffer(BATCH * NAME_BYTES)
+    def __init__(self, buffers: int, max_bytes: int, names: int, name_length: int) -> None:
         self.iovs = (IoVec * BATCH)()
         self.headers = (MMsgHdr * BATCH)()
         for slot in range(BATCH):
-            self.iovs[slot].base = ctypes.addressof(self.buffer) + slot * max_bytes
+            self.iovs[slot].base = buffers + slot * max_bytes
             self.iovs[slot].length = max_bytes
             header = self.headers[slot].header
             header.iov = ctypes.pointer(self.iovs[slot])
             header.iov_count = 1
-        self.data = memoryview(self.buffer).cast("B")
-        self.addresses = memoryview(self.names).cast("B")
+            header.name = names + slot * NAME_BYTES
+            header.name_length = name_length
         self.words = memoryview(self.headers).cast("B").cast("I")
-        self.iov_words = memoryview(self.iovs).cast("B").cast("L")
-
-    def name_at(self, slot: int, source: int, length: int) -> None:
-        """Let a slot's address be that of another slot."""
-        header = self.headers[slot].header
-        header.name = ctypes.addressof(self.names) + source * NAME_BYTES
-        header.name_length = length
+        self.lengths = memoryview(self.iovs).cast("B").cast("L")
 
 
 class Batched:
-    """``Datagrams`` by recvmmsg and sendmmsg."""
+    """``Datagrams`` by recvmmsg and sendmmsg. A slot's answer is made in the memory of its message."""
 
     def __init__(self, sock: socket.socket, max_bytes: int) -> None:
         # PyDLL: the interpreter is kept during the call, which cannot block.
         libc = ctypes.PyDLL(None, use_errno=True)
         self._receive, self._send = libc.recvmmsg, libc.sendmmsg
         self._fd = sock.fileno()
-        self._name_length = NAME_BYTES if sock.family == socket.AF_INET6 else 16
-        self._in = Ring(max_bytes)
-        self._out = Ring(max_bytes, self._in.names)
-        for slot in range(BATCH):
-            self._in.name_at(slot, slot, NAME_BYTES)
-        self._named = [-1] * BATCH
+        self._is_v6 = sock.family == socket.AF_INET6
+        self._max_bytes = max_bytes
+        # A slice of it is bytes at once, unlike one of other buffers.
+        self._memory = mmap.mmap(-1, BATCH * max_bytes)
+        self._names = mmap.mmap(-1, BATCH * NAME_BYTES)
+        # All addresses of a socket are of one length, so what the kernel writes into ``name_length`` is what it was.
+        places = (address_of(self._memory), max_bytes, address_of(self._names), NAME_BYTES if self._is_v6 else 16)
+        self._in, self._out, self._some = Headers(*places), Headers(*places), Headers(*places)
         self._received = 0
-        self._queued = 0
+        self._answered: list[int] = []
 
     def receive(self) -> int:
         """See ``Datagrams``."""
-        for slot in range(self._received):
-            self._in.words[slot * Ring.WORDS + Ring.NAME_LENGTH] = NAME_BYTES
+        self._answered.clear()
         count = int(self._receive(self._fd, self._in.headers, BATCH, MSG_DONTWAIT, None))
         self._received = max(count, 0)
         if count < 0 and (number := ctypes.get_errno()) not in (errno.EAGAIN, errno.EINTR):
@@ -190,37 +215,67 @@ class Batched:
 
     def message(self, slot: int) -> bytes:
         """See ``Datagrams``."""
-        begin = slot * self._in.max_bytes
-        return bytes(self._in.data[begin : begin + self._in.words[slot * Ring.WORDS + Ring.LENGTH]])
+        begin = slot * self._max_bytes
+        return self._memory[begin : begin + self._in.words[slot * WORDS + LENGTH]]
 
     def peer(self, slot: int) -> Any:
         """See ``Datagrams``."""
-        name = bytes(self._in.addresses[slot * NAME_BYTES : (slot + 1) * NAME_BYTES])
-        (port,) = struct.unpack_from("!H", name, 2)
-        if self._name_length == NAME_BYTES:
-            (flow,) = struct.unpack_from("!I", name, 4)
-            (scope,) = struct.unpack_from("=I", name, 24)
+        name = self._names[slot * NAME_BYTES : (slot + 1) * NAME_BYTES]
+        port = int.from_bytes(name[2:4])
+        if self._is_v6:
+            flow, scope = int.from_bytes(name[4:8]), int.from_bytes(name[24:28], sys.byteorder)
             return socket.inet_ntop(socket.AF_INET6, name[8:24]), port, flow, scope
         return socket.inet_ntop(socket.AF_INET, name[4:8]), port
 
+    def host(self, slot: int) -> bytes:
+        """See ``Datagrams``."""
+        begin = slot * NAME_BYTES
+        return self._names[begin + 8 : begin + 24] if self._is_v6 else self._names[begin + 4 : begin + 8]
+
+    def splice(self, ready: Callable[[bytes, int], Parts[T] | None]) -> tuple[list[T], list[int]]:
+        """See ``Datagrams``."""
+        memory, words, lengths, size = self._memory, self._in.words, self._out.lengths, self._max_bytes
+        done: list[T] = []
+        left = []
+        add = done.append
+        begin = 0
+        for slot in range(self._received):
+            parts = ready(memory[begin : begin + words[slot * WORDS + LENGTH]], slot)
+            if parts is None:
+                left.append(slot)
+            else:
+                head, end, tail, own = parts
+                memory[begin + 2 : begin + 2 + len(head)] = head
+                length = end + len(tail)
+                memory[begin + end : begin + length] = tail
+                lengths[2 * slot + 1] = length
+                add(own)
+            begin += size
+        gone = set(left)
+        self._answered += (
+            [slot for slot in range(self._received) if slot not in gone] if gone else range(self._received)
+        )
+        return done, left
+
     def answer(self, slot: int, message: bytes) -> None:
         """See ``Datagrams``."""
-        out, place = self._out, self._queued
-        begin = place * out.max_bytes
-        out.data[begin : begin + len(message)] = message
-        out.iov_words[2 * place + 1] = len(message)
-        if self._named[place] != slot:
-            out.name_at(place, slot, self._name_length)
-            self._named[place] = slot
-        self._queued += 1
+        begin = slot * self._max_bytes
+        self._memory[begin : begin + len(message)] = message
+        self._out.lengths[2 * slot + 1] = len(message)
+        self._answered.append(slot)
 
     def flush(self) -> int:
         """See ``Datagrams``."""
-        sent, failed, queued = 0, 0, self._queued
-        self._queued = 0
-        size = ctypes.sizeof(MMsgHdr)
+        sent, failed, queued = 0, 0, len(self._answered)
+        out = self._out
+        if queued != self._received:
+            # Not all are answered: their headers close ranks, each with its buffer and address.
+            out, size = self._some, WORDS
+            for place, slot in enumerate(self._answered):
+                out.words[place * size : (place + 1) * size] = self._out.words[slot * size : (slot + 1) * size]
+        self._answered.clear()
         while sent < queued:
-            rest = ctypes.byref(self._out.headers, sent * size)
+            rest = ctypes.byref(out.headers, sent * ctypes.sizeof(MMsgHdr))
             count = int(self._send(self._fd, rest, queued - sent, MSG_DONTWAIT))
             if count > 0:
                 sent += count
@@ -230,6 +285,11 @@ class Batched:
                 sent += 1
                 failed += 1
         return failed
+
+
+def address_of(memory: mmap.mmap) -> int:
+    """Where it begins. It is not freed while the object that this was asked of lives and is not closed."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(memory))
 
 
 def batches_work() -> bool:
@@ -254,8 +314,12 @@ def batches_work() -> bool:
             if received != [(b"one", theirs.getsockname()), (b"second", theirs.getsockname())]:
                 return False
             batch.answer(1, b"to the second")
-            batch.answer(0, b"to one")
-            return batch.flush() == 0 and [theirs.recv(64), theirs.recv(64)] == [b"to the second", b"to one"]
+            if batch.flush() or theirs.recv(64) != b"to the second":
+                return False
+            theirs.sendto(b"than", ours.getsockname())
+            batch.receive()
+            batch.splice(lambda *_: (b"i", 4, b"king", None))
+            return batch.flush() == 0 and theirs.recv(64) == b"thinking"
     except OSError as error:
         log.debug("recvmmsg cannot be tried: %s", error)
         return False

@@ -3,32 +3,34 @@
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 
 import dnslib
 import trio
 
-from meshd.dns.table import NameTable, empty_table
+from meshd.dns.table import Change, Entry, NameTable
 from meshd.dns.wire import name_to_wire
 from meshd.model.resource import Resource, ResourceKey, Spec
-from meshd.topology.view import MeshView, Vip
+from meshd.topology.view import MeshView, ServiceView, Vip
 
 BACKEND = IPv4Address("240.0.0.1")
 SPLIT = IPv4Address("240.0.0.2")
 HOST = IPv4Address("240.0.0.3")
+PORTS = ((80, "http"), (8443, "grpc"), (9000, "tcp"))
+ZONES = (("zone-a", 2), ("zone-b", 1))
 
 
 def vip(address: str, *names: str, ports: Mapping[int, str] | None = None) -> Vip:
     return Vip(IPv4Address(address), ports or {80: "service"}, names)
 
 
-def view(vips: Mapping[str, Vip], mesh: str = "default") -> MeshView:
+def view(vips: Mapping[str, Vip], mesh: str = "default", services: Mapping[str, ServiceView] | None = None) -> MeshView:
     return MeshView(
         mesh_name=mesh,
         zone="zone-a",
         version=str(sorted(vips)),
         mesh=Resource(ResourceKey("Mesh", "", mesh), Spec()),
-        services={},
+        services=services or {},
         egress_services={},
         ingress_services={},
         vips=vips,
@@ -46,7 +48,20 @@ def table(*, recursive: bool = False, **more: str) -> NameTable:
         "api.example.com": HOST,
         **{name.replace("__", "."): IPv4Address(address) for name, address in more.items()},
     }
-    return empty_table("mesh", recursive=recursive).changed({name_to_wire(n): a for n, a in known.items()})
+    made = NameTable("mesh", recursive=recursive, cidr=IPv4Network("240.0.0.0/4"))
+    made.change(
+        Change(
+            {name_to_wire(n): Entry(a.packed, PORTS, ZONES) for n, a in known.items()},
+            {a.packed: name_to_wire(n) for n, a in known.items()},
+        )
+    )
+    return made
+
+
+def contents(table: NameTable) -> object:
+    """All that a table is, as values."""
+    names = {name: (node.entry, node.a, node.aaaa) for name, node in {**table.names, **table.hosts}.items()}
+    return names, set(table.names), table.titles, table.count, table.is_known, table._below
 
 
 def query(

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from meshd.dns import render
 from meshd.dns.explain import explain
 from meshd.dns.render import Rendering
 from meshd.model.errors import InvalidError
+from meshd.model.steps import finished
 from meshd.topology.view import BoundVips, Endpoint, MeshView, Reach, ServiceView, Vip
 from tests.dns.support import view, vip
 
@@ -24,7 +24,9 @@ SERVICES = {
 
 
 def rendering(vips: Mapping[str, Vip] = VIPS, bound: BoundVips | None = None, *, recursive: bool = False) -> Rendering:
-    return render.updated(render.start("mesh", recursive=recursive), vips, bound)
+    made = Rendering("mesh", recursive=recursive)
+    finished(made.update(view(vips), bound))
+    return made
 
 
 def here(**more: Any) -> Mapping[str, MeshView]:
@@ -88,7 +90,7 @@ def test_an_external_service_is_told_with_its_real_addresses() -> None:
         ("backend.mesh", {"made": rendering(bound=BoundVips(frozenset({8080})))}, "NXDOMAIN",
          "has the virtual IP 240.0.0.1, but nothing here listens on port 80 of it yet"),
         ("backend.mesh", {"made": rendering({}), "views": {}}, "NXDOMAIN", "is not here; there are: none"),
-        ("backend.mesh", {"made": render.start("mesh", recursive=False, is_known=False)}, "SERVFAIL",
+        ("backend.mesh", {"made": Rendering("mesh", recursive=False, is_known=False)}, "SERVFAIL",
          "no Mesh has come to this zone yet"),
         ("blue.mesh", {"views": {**here(), "blue": view({"b": vip("240.0.0.9", "blue.mesh")}, "blue")}}, "NXDOMAIN",
          "is a name of mesh 'blue'; this host has the names of 'default'"),

@@ -1,6 +1,23 @@
+import json
+
 from prometheus_client import CollectorRegistry
 
 from meshd.dns.metrics import Tally
+
+
+def test_what_another_tally_counts_between_snapshots_is_added() -> None:
+    ours, theirs = Tally(None), Tally(None)
+    theirs.query("A", "SERVFAIL", "slow")
+    theirs.fast["AAAA", "NXDOMAIN"] += 2
+    theirs.drop("short")
+    theirs.took(0.003, 2)
+    before = json.loads(json.dumps(theirs.snapshot()))
+    ours.absorb({}, before)
+    theirs.drop("short", 2)
+    theirs.connection("idle")
+    ours.absorb(before, json.loads(json.dumps(theirs.snapshot())))
+    assert ours.snapshot() == theirs.snapshot()
+    assert ours.answered() == {("A", "SERVFAIL", "slow"): 1, ("AAAA", "NXDOMAIN", "fast"): 2}
 
 
 def test_counts_and_gauges_are_collected() -> None:

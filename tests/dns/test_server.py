@@ -1,13 +1,17 @@
+import socket
 import struct
+from ipaddress import IPv4Network
 
 import dns.message
 import pytest
 import trio
 
+from meshd.dns.cookies import Cookies
 from meshd.dns.metrics import Tally
-from meshd.dns.server import Current, Server, split
+from meshd.dns.server import Server, split
 from meshd.dns.service import bind
 from meshd.dns.settings import Address, DnsSettings
+from meshd.dns.table import Change, Entry
 from meshd.dns.wire import name_to_wire
 from meshd.runtime.datagrams import BATCH
 from tests.dns.support import BACKEND, FakeUpstream, honest, query, table, truncating
@@ -18,20 +22,21 @@ pytestmark = pytest.mark.e2e
 class Running:
     """A server on loopback with some clients' verbs."""
 
-    def __init__(self, nursery: trio.Nursery, upstreams: tuple[Address, ...] = (), **more: float) -> None:
+    def __init__(self, nursery: trio.Nursery, upstreams: tuple[Address, ...] = (), **more: object) -> None:
         self._nursery = nursery
         self.settings = DnsSettings(upstreams=upstreams, **more)  # type: ignore[arg-type]
-        self.current = Current(table(recursive=bool(upstreams)))
+        self.table = table(recursive=bool(upstreams))
         self.tally = Tally(None)
         self.port = 0
 
     async def start(self) -> "Running":
-        udp, listeners = await bind(Address("127.0.0.1", 0))
+        (udp,), listeners = await bind(Address("127.0.0.1", 0))
         self.port = udp.getsockname()[1]
 
         async def run(task_status: trio.TaskStatus[None]) -> None:
             with udp, listeners[0].socket:
-                await Server(udp, listeners, self.current, self.settings, self.tally).run(task_status=task_status)
+                server = Server(udp, listeners, self.table, self.settings, self.tally, Cookies(b"secret"))
+                await server.run(task_status=task_status)
 
         await self._nursery.start(run)
         return self
@@ -72,7 +77,7 @@ async def test_more_than_a_batch_is_answered(nursery: trio.Nursery) -> None:
     server = await Running(nursery).start()
     replies = await server.udp(*(query("backend.mesh", ident=i) for i in range(3 * BATCH)))
     assert sorted(int.from_bytes(r[:2]) for r in replies) == list(range(3 * BATCH))
-    assert server.tally.queries == {("A", "NOERROR", "fast"): 3 * BATCH}
+    assert server.tally.answered() == {("A", "NOERROR", "fast"): 3 * BATCH}
 
 
 async def test_junk_between_queries_costs_nothing_but_itself(nursery: trio.Nursery) -> None:
@@ -86,7 +91,7 @@ async def test_junk_between_queries_costs_nothing_but_itself(nursery: trio.Nurse
 async def test_a_new_table_is_answered_from_at_once(nursery: trio.Nursery) -> None:
     server = await Running(nursery).start()
     assert (await server.udp(query("new.mesh")))[0][3] & 0xF == 3
-    server.current.table = server.current.table.changed({name_to_wire("new.mesh"): BACKEND})
+    server.table.change(Change({name_to_wire("new.mesh"): Entry(BACKEND.packed)}))
     assert (await server.udp(query("new.mesh")))[0].endswith(BACKEND.packed)
 
 
@@ -109,6 +114,20 @@ async def test_half_closed_tcp_client_still_gets_its_forwarded_answer(nursery: t
         await stream.send_eof()
         (reply,) = await receive(stream, 1)
     assert str(dns.message.from_wire(reply).answer[0]) == "example.org. 60 IN A 192.0.2.7"
+
+
+async def test_forwarded_answers_carry_the_cookie_too(nursery: trio.Nursery) -> None:
+    fake = FakeUpstream(honest)
+    await nursery.start(fake.run)
+    server = await Running(nursery, (Address("127.0.0.1", fake.port),)).start()
+    message = query("example.org", edns=1232)
+    option = b"\0\x0a\0\x08clientid"
+    message = message[:-2] + len(option).to_bytes(2) + option
+    for _ in range(2):  # asked, and from the cache
+        (reply,) = await server.udp(message)
+        parsed = dns.message.from_wire(reply)
+        assert str(parsed.answer[0]).startswith("example.org.")
+        assert [len(o.to_wire()) for o in parsed.options] == [24]
 
 
 async def test_local_answers_overtake_forwarded_ones(nursery: trio.Nursery) -> None:
@@ -193,3 +212,55 @@ async def test_more_queries_than_may_be_outstanding_fail_at_once(nursery: trio.N
     server = await Running(nursery, (Address("127.0.0.1", fake.port),), max_outstanding=2).start()
     replies = await server.udp(*(query(f"name{i}.example", ident=i) for i in range(5)), expect=3)
     assert {r[3] & 0xF for r in replies} == {2}
+
+
+def own_address() -> str:
+    """An address of this host that is not loopback, if it has one."""
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        try:
+            sock.connect(("192.0.2.1", 53))  # sends nothing
+        except OSError:
+            pytest.skip("this host has no address but loopback")
+        return str(sock.getsockname()[0])
+
+
+async def from_outside(server: Running, address: str, count: int, options: bytes = b"") -> list[bytes]:
+    """The answers to a client of another address, and last one that this host has in any case."""
+    replies = []
+    message = query("backend.mesh", edns=1232)
+    message = message[:-2] + len(options).to_bytes(2) + options
+    with trio.socket.socket(type=trio.socket.SOCK_DGRAM) as sock:
+        await sock.bind((address, 0))
+        for _ in range(count):
+            await sock.sendto(message, ("127.0.0.1", server.port))
+            await server.udp(query("backend.mesh"))
+        with trio.move_on_after(0.2):
+            while True:
+                replies.append(await sock.recv(512))
+    return replies
+
+
+async def test_who_is_not_allowed_is_refused_by_udp_and_cut_off_by_tcp(nursery: trio.Nursery) -> None:
+    address = own_address()
+    server = await Running(nursery, listen=Address("0.0.0.0", 0)).start()
+    assert [reply[3] & 0xF for reply in await from_outside(server, address, 1)] == [5]
+    assert server.tally.dropped == {"not_allowed": 1}
+    async with await trio.open_tcp_stream("127.0.0.1", server.port, local_address=address) as stream:
+        assert await stream.receive_some(1) == b""
+    assert server.tally.tcp["forbidden"] == 1
+
+
+async def test_over_the_limit_clients_are_sent_to_tcp_unless_they_show_a_cookie(nursery: trio.Nursery) -> None:
+    address = own_address()
+    allow = (IPv4Network(f"{address}/32"),)
+    server = await Running(nursery, listen=Address("0.0.0.0", 0), allow=allow, rate_limit=1).start()
+    replies = await from_outside(server, address, 7, b"\0\x0a\0\x08clientid")
+    assert replies[0][-16:-12] == b"\xf0\0\0\0"  # a server's cookie
+    assert any(reply[2] & 2 for reply in replies)  # TC
+    assert len(replies) < 7
+    assert server.tally.dropped["rate_limited"] >= 1
+    cookie = b"\0\x0a\0\x18" + replies[0][-24:]
+    assert [reply[2] & 2 for reply in await from_outside(server, address, 7, cookie)] == [0] * 7
+    async with await trio.open_tcp_stream("127.0.0.1", server.port, local_address=address) as stream:
+        await stream.send_all(framed(query("backend.mesh")))
+        assert (await receive(stream, 1))[0].endswith(BACKEND.packed)

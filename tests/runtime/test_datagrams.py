@@ -45,11 +45,33 @@ def test_batches_come_and_go(
         for i in answered:
             batch.answer(i, sent[i][::-1])
         assert batch.flush() == 0
-        assert [theirs.recv(512) for _ in answered] == [sent[i][::-1] for i in answered]
+        assert sorted(theirs.recv(512) for _ in answered) == sorted(sent[i][::-1] for i in answered)
         assert batch.receive() == 1
         assert batch.message(0) == b"one more"
         assert batch.flush() == 0
     assert batch.receive() == 0
+
+
+@pytest.mark.parametrize("make", [Plain, Batched])
+def test_messages_become_their_answers(
+    make: Callable[[socket.socket, int], Datagrams], ours: socket.socket, theirs: socket.socket
+) -> None:
+    batch = make(ours, 32)
+    for message in (b"id:head:kept:gone", b"", b"no", b"it:head:also"):
+        theirs.send(message)
+    assert batch.receive() == 4
+    seen = []
+
+    def ready(message: bytes, slot: int) -> datagrams.Parts[str] | None:
+        seen.append((message, slot))
+        return (b":HEAD", 12, b" and tail", "own") if b"head" in message else None
+
+    assert batch.splice(ready) == (["own", "own"], [1, 2])
+    assert seen == [(b"id:head:kept:gone", 0), (b"", 1), (b"no", 2), (b"it:head:also", 3)]
+    assert batch.host(3) == socket.inet_pton(ours.family, theirs.getsockname()[0])
+    batch.answer(2, b"yes")
+    assert batch.flush() == 0
+    assert sorted(theirs.recv(64) for _ in range(3)) == [b"id:HEAD:kept and tail", b"it:HEAD:also and tail", b"yes"]
 
 
 @pytest.mark.parametrize("make", [Plain, Batched])
