@@ -1,6 +1,7 @@
 """Every bench runs to its end and prints figures of the right shape; how large they are is for people to read."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,31 @@ def test_loop():
     )
     phases = [line.split("|")[2].strip() for line in lines if line.startswith("| dns thread")]
     assert phases == ["idle", "50/s", "200/s", "1,000/s", "all it can"]
+
+
+@pytest.mark.skipif(shutil.which("dnsperf") is None, reason="dnsperf is not installed")
+def test_dns():
+    lines = bench(
+        "dns", "--names", "50", "--rounds", "1", "--seconds", "0.3", "--servers", "meshd", "--kinds", "plain", "tcp",
+        "--layouts", "thread, busy", "worker, busy",
+    )  # fmt: skip
+    flood = next(line for line in lines if line.startswith("| meshd |"))
+    for cell in flood.strip("| ").split("|")[1:]:
+        assert all(float(value) > 0 for value in cell.split(";"))
+    for layout in ("thread, busy", "worker, busy"):
+        p50, p99, _ = (float(v) for v in row(lines, f"meshd, {layout}", bars="|"))
+        assert 0 < p50 <= p99
+
+
+def test_dns_fuzz():
+    assert "no failure" in bench("dns.fuzz", "--seconds", "2")[-1]
+
+
+@pytest.mark.parametrize("reference", ["NSD", "Knot"])
+def test_dns_differential(reference):
+    if not shutil.which({"NSD": "nsd", "Knot": "knotd"}[reference]):
+        pytest.skip(f"{reference} is not installed")
+    assert "answers differ" in bench("dns.differential", "--queries", "300", "--reference", reference)[0]
 
 
 def test_xds():

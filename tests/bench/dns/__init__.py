@@ -1,0 +1,1 @@
+"""The resolver beside other DNS servers: the same names, one core each, in turns."""
