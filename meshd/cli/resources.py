@@ -15,6 +15,7 @@ from meshd.cli.remote import ControlPlane, RemoteError
 from meshd.config.document import Document, parse
 from meshd.config.problem import Problem, did_you_mean
 from meshd.config.proxies import decode_at
+from meshd.kinds.without_effect import EFFECTLESS
 from meshd.model.resource import ResourceKey
 from meshd.model.resource_type import ResourceType, Scope
 
@@ -67,6 +68,8 @@ def get(control_plane: ControlPlane, kind: str | None, name: str | None, mesh: s
         prefix = f"/meshes/{quote(mesh, safe='')}" if mesh and type_.scope is Scope.MESH else ""
         items = list(control_plane.items(f"{prefix}/{type_.path}{overview}"))
         shown = {"total": len(items), "items": items}
+    if items and type_.kind in EFFECTLESS:
+        click.echo(f"note: {type_.kind} has no effect: it is stored, passed on and printed, and nothing else", err=True)
     if form == "table":
         zones = control_plane.items("/zones/_overview") if type_.kind in output.OF_A_ZONE else ()
         output.table(*output.columns(type_.kind, items, datetime.now(UTC), output.offline_zones(zones)))

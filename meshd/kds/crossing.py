@@ -151,7 +151,7 @@ def admits(type_: ResourceType, resource: Resource, zone: ZoneEnd, is_enabled: C
         and getattr(getattr(resource.spec, "selector", None), "mesh_multi_zone_service", None) is not None
     ):
         return False
-    no_target = type_.is_policy and getattr(resource.spec, "target_ref", None) is None
+    no_target = type_.is_policy and not type_.flat and getattr(resource.spec, "target_ref", None) is None
     if no_target and OPTIONAL_TARGET_REF not in zone.features:
         return False
     if is_local(resource, label.ORIGIN_GLOBAL):

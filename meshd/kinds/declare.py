@@ -12,6 +12,7 @@ from meshd.kinds.mesh_insight import MeshInsight
 from meshd.kinds.proxy_insights import DataplaneInsight, ZoneEgressInsight, ZoneIngressInsight
 from meshd.kinds.secret import Secret
 from meshd.kinds.service_insight import ServiceInsight
+from meshd.kinds.without_effect import WITHOUT_EFFECT
 from meshd.kinds.zone import Zone
 from meshd.kinds.zone_egress import ZoneEgress
 from meshd.kinds.zone_ingress import ZoneIngress
@@ -196,4 +197,5 @@ KINDS: tuple[ResourceType, ...] = (
         read_only=True,
         doc="The state of a mesh's services; computed on the global and sent to zones.",
     ),
+    *WITHOUT_EFFECT,
 )

@@ -24,6 +24,8 @@ load_documents = documents.load_documents
 _META = ("type", "mesh", "name", "labels", "creationTime", "modificationTime", "kri")
 """What every document may have. The times and the kri are ours: read back from a printed document, but not used."""
 _ENVELOPE = ("spec", "status")
+_COMPUTED = ("snis",)
+"""What kumactl adds to a resource that it sends, made of its other parts: not used."""
 ZERO_TIME = "0001-01-01T00:00:00Z"
 """What Kuma prints for a time that was never set."""
 
@@ -203,7 +205,8 @@ def _labels(data: Mapping[Any, Any], found: list[Violation]) -> dict[str, str]:
 def _spec_and_status(
     type_: ResourceType, data: Mapping[Any, Any], found: list[Violation]
 ) -> tuple[Spec | None, Spec | None]:
-    rest = {key: value for key, value in data.items() if isinstance(key, str) and key not in _META}
+    passed = _META if type_.flat else (*_META, *_COMPUTED)
+    rest = {key: value for key, value in data.items() if isinstance(key, str) and key not in passed}
     if type_.flat:
         return _read(type_.spec, rest, "", found, known=_META), None
     allowed = _ENVELOPE if type_.status is not None else ("spec",)

@@ -4,8 +4,8 @@ import difflib
 import json
 import re
 import types
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar, Union, get_args, get_origin
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
@@ -28,10 +28,30 @@ def read_strict(spec: type[S], data: Mapping[str, Any]) -> S:
     except (ValueError, TypeError, RecursionError) as error:
         raise ShapeError([Violation("", f"is not JSON data: {error}")]) from None
     try:
-        return spec.model_validate_json(text, strict=True, by_alias=True, by_name=False)
+        value = spec.model_validate_json(text, strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
         found = [_violation(spec, details) for details in error.errors(include_url=False)]
         raise ShapeError(found) from None
+    unknown = list(unknown_fields(value))
+    if unknown:
+        raise ShapeError(unknown)
+    return value
+
+
+def unknown_fields(spec: Spec, at: tuple[str | int, ...] = ()) -> Iterator[Violation]:
+    """A violation for each field that a spec kept without knowing it; one that knows none may have any."""
+    known = aliases(type(spec))
+    for name in (spec.model_extra or ()) if known else ():
+        yield Violation(join_path([*at, name]), "unknown field" + suggestion(name, known))
+    for attribute, info in type(spec).model_fields.items():
+        value: object = getattr(spec, attribute)
+        here = (*at, info.alias or attribute)
+        if isinstance(value, Spec):
+            yield from unknown_fields(value, here)
+        elif isinstance(value, tuple):
+            for index, item in enumerate(value):
+                if isinstance(item, Spec):
+                    yield from unknown_fields(item, (*here, index))
 
 
 def read_lenient(spec: type[S], text: bytes | str) -> S:
@@ -48,11 +68,16 @@ def read_lenient(spec: type[S], text: bytes | str) -> S:
         raise ValueError(f"is not a JSON object: {type(data).__name__}")  # noqa: TRY004 - callers catch ValueError
     try:
         return spec.model_validate_json(
-            json.dumps(without_nulls(spec, data)), strict=True, extra="ignore", by_alias=True, by_name=False
+            json.dumps(without_nulls(spec, data)), strict=True, extra=_extra(spec), by_alias=True, by_name=False
         )
     except ValidationError as error:
         found = [str(_violation(spec, details)) for details in error.errors(include_url=False)]
         raise ValueError("; ".join(found)) from None
+
+
+def _extra(spec: type[Spec]) -> Literal["allow", "ignore"]:
+    """What becomes of fields that a peer has and we do not know: some specs keep them."""
+    return "allow" if spec.model_config.get("extra") == "allow" else "ignore"
 
 
 class ShapeError(ValueError):

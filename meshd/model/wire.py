@@ -17,7 +17,7 @@ from typing import Any, get_args
 
 from meshd.model import wire_values
 from meshd.model.resource import Spec
-from meshd.model.wire_values import BYTES, FIXED64, VARINT, read_fields, tag, varint
+from meshd.model.wire_values import BYTES, FIXED32, FIXED64, VARINT, read_fields, read_packed, tag, varint
 
 
 def encode(schema: "Schema", spec: Spec) -> bytes:
@@ -31,6 +31,9 @@ def encode(schema: "Schema", spec: Spec) -> bytes:
             for key in sorted(value):
                 entry = b"\x0a" + _sized(key.encode()) + _keyed(2, field.codec, value[key])
                 out += tag(field.number, BYTES) + _sized(entry)
+        elif field.is_repeated and field.codec.wire != BYTES:
+            packed = b"".join(map(field.codec.write, value))
+            out += tag(field.number, BYTES) + _sized(packed)
         elif field.is_repeated:
             for item in value:
                 out += _keyed(field.number, field.codec, item)
@@ -228,6 +231,7 @@ _BOOL = Codec(VARINT, lambda value: b"\x01" if value else b"\x00", bool)
 _UINT32 = Codec(VARINT, varint, lambda number: number & (2**32 - 1))
 _UINT64 = Codec(VARINT, varint, int)
 _DOUBLE = Codec(FIXED64, lambda value: struct.pack("<d", value), lambda data: struct.unpack("<d", data)[0])
+_FLOAT = Codec(FIXED32, lambda value: struct.pack("<f", value), wire_values.decode_float)
 _SCALARS = {
     "string": _TEXT,
     "bytes": _RAW,
@@ -242,6 +246,7 @@ _WRAPPED = {
     "StringValue": _scalar_message(_TEXT, ""),
     "BytesValue": _scalar_message(_RAW, b""),
     "DoubleValue": _scalar_message(_DOUBLE, 0.0),
+    "FloatValue": _scalar_message(_FLOAT, 0.0),
     "Timestamp": Codec(BYTES, _write_timestamp, _read_timestamp),
     "Duration": Codec(BYTES, _write_duration, _read_duration),
 }
@@ -262,6 +267,9 @@ def _decode(schema: Schema, data: bytes) -> Spec:
     groups: dict[str, str] = {}
     for number, wire, raw in read_fields(data):
         field = schema.by_number.get(number)
+        if field is not None and field.is_repeated and wire == BYTES != field.codec.wire:
+            values.setdefault(field.attribute, []).extend(map(field.codec.read, read_packed(raw, field.codec.wire)))
+            continue
         if field is None or wire != (BYTES if field.is_map else field.codec.wire):
             continue
         if field.group:
@@ -295,5 +303,5 @@ def _read_entry(codec: Codec, data: bytes) -> tuple[str, Any]:
         elif number == 2 and wire == codec.wire:
             value = codec.read(raw)
     if value is None:  # an absent value is the zero of its type
-        value = codec.read({BYTES: b"", VARINT: 0, FIXED64: bytes(8)}[codec.wire])
+        value = codec.read({BYTES: b"", VARINT: 0, FIXED32: bytes(4), FIXED64: bytes(8)}[codec.wire])
     return key, value

@@ -55,6 +55,24 @@ def read_fields(data: bytes) -> Iterator[tuple[int, int, Any]]:
         position += size
 
 
+def read_packed(data: bytes, wire: int) -> Iterator[Any]:
+    """Every raw value of a packed field of scalars.
+
+    Raises:
+        ValueError: the bytes end early.
+    """
+    position, size = 0, {FIXED64: 8, FIXED32: 4}.get(wire, 0)
+    while position < len(data):
+        if wire == VARINT:
+            value, position = _read_varint(data, position)
+            yield value
+            continue
+        if len(data) - position < size:
+            raise ValueError(f"malformed protobuf: a packed field ends after {len(data) - position} bytes of {size}")
+        yield data[position : position + size]
+        position += size
+
+
 def _read_varint(data: bytes, position: int) -> tuple[int, int]:
     result = shift = 0
     while shift < 70:
@@ -143,3 +161,32 @@ def _number(value: float) -> int | float:
 
 def _sized(data: bytes) -> bytes:
     return varint(len(data)) + data
+
+
+_FLOAT_DIGITS = range(6, 10)
+"""Six significant digits survive a 32-bit float, nine tell any two apart."""
+
+
+def shortest_float(value: float) -> float:
+    """The number with the fewest digits that is the same 32-bit float: what Go prints of one.
+
+    Raises:
+        OverflowError: it is too large for one.
+    """
+    wanted = struct.pack("<f", value)
+    short = (float(f"{value:.{digits}g}") for digits in _FLOAT_DIGITS)
+    exact: float = struct.unpack("<f", wanted)[0]
+    return next((s for s in short if is_float(s, wanted)), exact)
+
+
+def is_float(value: float, wanted: bytes) -> bool:
+    """Whether a number is the 32-bit float of these bytes; rounding may have made it too large for any."""
+    try:
+        return struct.pack("<f", value) == wanted
+    except OverflowError:
+        return False
+
+
+def decode_float(data: bytes) -> float:
+    """The number that four bytes say."""
+    return shortest_float(struct.unpack("<f", data)[0])

@@ -1,20 +1,31 @@
 """Which policies a proxy of the built-in engine takes no notice of, so that this can be said."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 from meshd.kinds.dataplane import Dataplane
+from meshd.kinds.without_effect import WITHOUT_EFFECT
 from meshd.model.errors import Violation
 from meshd.model.resource import Resource
 from meshd.policies import Policy
 from meshd.rules import match
 
+NO_EFFECT = "has no effect: this version of meshd stores it, passes it on and prints it, and nothing else"
 REASON = "has no effect here: the built-in engine carries bytes and has timeouts and retries of its own; use Envoy"
 
 
 def without_engine(policies: Sequence[Policy]) -> tuple[str, ...]:
     """The kinds that have no effect on the built-in engine."""
     return tuple(policy.type.kind for policy in policies if policy.permit_for is None)
+
+
+def idle(stored: Callable[[str, str], Sequence[Resource]], dataplane: Resource) -> Iterator[Violation]:
+    """A violation for each policy about ``dataplane`` of a kind that has no effect at all, with Envoy either."""
+    for type_ in WITHOUT_EFFECT:
+        if type_.is_policy and not type_.flat:
+            for resource in stored(type_.kind, dataplane.key.mesh):
+                if not match.is_shadow(resource) and _is_about(resource, dataplane):
+                    yield Violation(f"{type_.kind} {resource.display_name}", NO_EFFECT)
 
 
 def ignored(
@@ -28,12 +39,15 @@ def ignored(
     if not isinstance(dataplane.spec, Dataplane):
         return ()
     kinds = without_engine(policies)
-    return tuple(
-        Violation(f"{policy.type.kind} {resource.display_name}", REASON)
-        for policy in policies
-        if policy.type.kind in kinds
-        for resource in stored(policy.type.kind, dataplane.key.mesh)
-        if not match.is_shadow(resource) and _is_about(resource, dataplane) and not _is_initial(policy, resource)
+    return (
+        *idle(stored, dataplane),
+        *(
+            Violation(f"{policy.type.kind} {resource.display_name}", REASON)
+            for policy in policies
+            if policy.type.kind in kinds
+            for resource in stored(policy.type.kind, dataplane.key.mesh)
+            if not match.is_shadow(resource) and _is_about(resource, dataplane) and not _is_initial(policy, resource)
+        ),
     )
 
 

@@ -42,7 +42,7 @@ def check_user(user: User, type_: ResourceType) -> None:
         RequestError: 403.
     """
     if type_.admin_only and not user.is_admin:
-        raise denied(user, f"cannot access {type_.path}")
+        raise denied(user, f'cannot access the resource of type "{type_.kind}"')
 
 
 def denied(user: User, what: str) -> RequestError:
@@ -66,13 +66,13 @@ def refusal(type_: ResourceType, role: Role, leaving: Resource | None = None) ->
         )
     if role.is_federated:
         is_leftover = leaving is not None and leaving.labels.get(label.ORIGIN) == label.ORIGIN_ZONE
+        if Flow.ZONE_LOCAL not in type_.flow:
+            return not_allowed(f"{type_.kind} comes from the global in a federated zone; write it on the global")
         if type_.is_policy and not role.allow_zone_policies and not is_leftover:
             return not_allowed(
                 f"{type_.kind} is a policy: in a federated zone it comes from the global only; write it on the global,"
                 " or set multizone.zone.allowZonePolicies"
             )
-        if Flow.ZONE_LOCAL not in type_.flow and not type_.is_policy:
-            return not_allowed(f"{type_.kind} comes from the global in a federated zone; write it on the global")
     return None
 
 

@@ -1,5 +1,6 @@
 """What the API says about itself and about everything. Source: reference/dataplane.md 6.5."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any, cast
@@ -15,35 +16,46 @@ from meshd.model.resource import ResourceKey
 from meshd.model.resource_type import Flow, ResourceType, Scope
 from meshd.store.store import Store
 
-KUMA_LINE = "2.14.3"
-"""Whose API this is; kumactl compares."""
+KUMA_API = "2.14.3"
+"""The version of Kuma whose API this is. What kumactl and the GUI must fit is in ``product`` and ``version``."""
+FROM_AS_RULES = frozenset({"MeshAccessLog", "MeshCircuitBreaker", "MeshRateLimit", "MeshTLS", "MeshTimeout"})
+"""Policies whose ``from`` and ``rules`` say the same."""
 CLUSTER_ID = ResourceKey("Config", "", "kuma-cluster-id")
 
 
 def index(store: Store, hostname: str, instance_id: str) -> dict[str, Any]:
-    """``GET /``. kumactl refuses to work with a product that is not called Kuma."""
+    """``GET /``: which API this is, in the fields where Kuma's clients look for it, and which program serves it.
+
+    kumactl refuses to work with a product that is not called Kuma, and warns at each command of a version other than
+    its own.
+    """
     cluster = store.get(CLUSTER_ID)
     return {
         "hostname": hostname,
         "product": "Kuma",
-        "version": __version__,
+        "version": KUMA_API,
         "instanceId": instance_id,
         "clusterId": cast("ConfigSpec", cluster.spec).config if cluster is not None else "",
         "gui": "",
-        "basedOnKuma": KUMA_LINE,
+        "implementation": {"product": "meshd", "version": __version__},
     }
 
 
+_WORD = re.compile(r"OpenTelemetry|[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+")
+
+
 def words(kind: str) -> str:
-    """A kind as words: "MeshTrafficPermission" -> "Mesh Traffic Permission"."""
-    return "".join(f" {c}" if c.isupper() and i and not kind[i - 1].isupper() else c for i, c in enumerate(kind))
+    """A kind as words: "MeshHTTPRoute" -> "Mesh HTTP Route"."""
+    return " ".join(_WORD.findall(kind))
 
 
 def plural(kind: str) -> str:
     """A kind as words, several of it."""
     text = words(kind)
-    if text.endswith(("s", "sh")):
+    if text.lower().endswith(("s", "sh", "ch")):
         return text + "es"
+    if text.endswith("y") and text[-2] not in "aeiou":
+        return text[:-1] + "ies"
     return text + "s"
 
 
@@ -93,10 +105,10 @@ def _resource(type_: ResourceType) -> dict[str, Any]:
         "singularDisplayName": words(type_.kind),
         "pluralDisplayName": plural(type_.kind),
         "shortName": type_.short,
-        "includeInFederation": Flow.GLOBAL_TO_ZONE in type_.flow,
+        "includeInFederation": Flow.GLOBAL_TO_ZONE in type_.flow and not type_.read_only,
     }
     if type_.is_policy:
-        answer["policy"] = {**target_refs(type_), "isFromAsRules": False}
+        answer["policy"] = {**target_refs(type_), "isFromAsRules": type_.kind in FROM_AS_RULES}
     return answer
 
 

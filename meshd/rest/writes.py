@@ -11,6 +11,7 @@ from meshd.kinds.membership import membership_violations
 from meshd.kinds.mesh import Mesh
 from meshd.kinds.mesh_rules import mesh_delete_violations, mesh_update_violations
 from meshd.kinds.small_rules import zone_delete_violations
+from meshd.kinds.without_effect import EFFECTLESS
 from meshd.kinds.zone_ingress import ZoneIngress
 from meshd.kinds.zone_insight import ZoneInsight
 from meshd.model.errors import InvalidError, Violation
@@ -90,8 +91,13 @@ def dataplane_violations(store: Store, wanted: Resource) -> list[Violation]:
     return [*membership_violations(cast("Dataplane", wanted.spec), wanted.key.mesh, cast("Mesh", mesh.spec))]
 
 
+NO_EFFECT = "has no effect: this version of meshd stores it, passes it on and prints it, and nothing else"
+
+
 def warnings(store: Store, resource: Resource) -> list[str]:
     """What is allowed but should be known of a resource that was written here."""
+    if resource.key.kind in EFFECTLESS:
+        return [f"{resource.key} {NO_EFFECT}"]
     if resource.key.kind != "Mesh" or cast("Mesh", resource.spec).enabled_backend() is not None:
         return []
     if len(store.list("Zone")) < 2:

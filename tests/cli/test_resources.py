@@ -66,6 +66,15 @@ def test_get_as_a_table(zone, monkeypatch):
     assert [line.split()[0] for line in run("get", "Mesh", plane=zone).output.splitlines()] == ["NAME", "default"]
 
 
+def test_get_says_which_kinds_have_no_effect(zone):
+    log = {"type": "MeshAccessLog", "mesh": "default", "name": "log", "spec": {"targetRef": {"kind": "Mesh"}}}
+    assert run("get", "mal", plane=zone).stderr == ""
+    trio.run(zone.add, log)
+    result = run("get", "mal", plane=zone)
+    assert result.stderr == "note: MeshAccessLog has no effect: it is stored, passed on and printed, and nothing else\n"
+    assert result.stdout.splitlines()[1].split()[:2] == ["default", "log"]
+
+
 def test_get_as_data_follows_every_page(zone, monkeypatch):
     monkeypatch.setattr("meshd.cli.remote.PAGE_SIZE", 2)
     trio.run(zone.add, *(dataplane(f"web-{i}") for i in range(5)))
@@ -142,7 +151,7 @@ def test_a_kind_is_found_however_it_is_written(zone, word):
 def test_get_without_a_kind_that_there_is_says_which_there_are(zone, words):
     result = run("get", *words, plane=zone)
     assert result.exit_code == 2
-    assert "dataplanes, external-services, globalsecrets" in result.stderr
+    assert "dataplanes, external-services, fault-injections" in result.stderr
 
 
 def test_apply_refuses_a_resource_that_is_there_twice(zone, tmp_path):

@@ -146,3 +146,24 @@ def test_a_policy_without_target_needs_the_feature() -> None:
     made = resource(document)
     assert seen(made)
     assert not seen(made, features=ALL - {"optional-top-level-target-ref"})
+
+
+def test_an_old_policy_has_no_target_to_miss() -> None:
+    match = [{"match": {"kuma.io/service": "*"}}]
+    made = resource(
+        {"type": "TrafficPermission", "mesh": "default", "name": "p", "sources": match, "destinations": match}
+    )
+    assert seen(made, features=ALL - {"optional-top-level-target-ref"})
+
+
+def test_a_generator_for_services_of_many_zones_needs_the_feature() -> None:
+    def generator(kind: str) -> Resource:
+        selector = {kind: {"matchLabels": {}}}
+        return resource(
+            {"type": "HostnameGenerator", "name": "g", "spec": {"selector": selector, "template": "x.mesh"}}
+        )
+
+    old = ALL - {"hg-mz-selector"}
+    assert seen(generator("meshService"), features=old)
+    assert seen(generator("meshMultiZoneService"))
+    assert not seen(generator("meshMultiZoneService"), features=old)

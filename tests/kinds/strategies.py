@@ -28,7 +28,14 @@ def specs(spec: type[Spec]) -> st.SearchStrategy[Any]:
         ) | st.binary(max_size=5).map(lambda data: DataSource(inline=data))
     fields = {name: _values(info.annotation, tuple(info.metadata)) for name, info in spec.model_fields.items()}
     required = {name: fields.pop(name) for name, info in spec.model_fields.items() if info.is_required()}
-    return st.fixed_dictionaries(required, optional=fields).map(lambda values: spec(**values))
+    oneofs = getattr(spec, "oneofs", ())
+    return st.fixed_dictionaries(required, optional=fields).map(lambda values: spec(**_one_of_each(oneofs, values)))
+
+
+def _one_of_each(oneofs: tuple[tuple[str, ...], ...], values: dict[str, Any]) -> dict[str, Any]:
+    """The values without all but the first that is set of each group."""
+    surplus = {name for group in oneofs for name in [n for n in group if values.get(n) is not None][1:]}
+    return {name: value for name, value in values.items() if name not in surplus}
 
 
 def _values(annotation: Any, metadata: tuple[Any, ...] = ()) -> st.SearchStrategy[Any]:
@@ -67,7 +74,7 @@ def _scalars(annotation: type, metadata: tuple[Any, ...]) -> st.SearchStrategy[A
     return {
         bool: st.booleans(),
         str: TEXT,
-        float: st.floats(allow_nan=False, allow_infinity=False),
+        float: st.floats(allow_nan=False, allow_infinity=False, width=32),
         bytes: st.binary(max_size=8),
         datetime: times,
         timedelta: lengths,

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from meshd.policies.ignored import REASON, ignored, without_engine
+from meshd.policies.ignored import NO_EFFECT, REASON, ignored, without_engine
 from meshd.policies.initial import initial_policies
 from meshd.policies.mesh_retry import MeshRetry
 from tests.policies.support import POLICIES, policy
@@ -14,7 +14,7 @@ INITIAL = initial_policies(POLICIES, b.mesh(), "")
 
 def said(*policies, of=WEB):
     found = ignored(POLICIES, lambda kind, mesh: [p for p in policies if (p.key.kind, p.key.mesh) == (kind, mesh)], of)
-    assert {violation.message for violation in found} <= {REASON}
+    assert {violation.message for violation in found} <= {REASON, NO_EFFECT}
     return [violation.field for violation in found]
 
 
@@ -65,3 +65,9 @@ def test_a_shadow_does_nothing_anywhere():
 
 def test_a_zone_proxy_has_no_such_policies():
     assert said(policy("MeshRetry", "p", TO), of=b.egress("e")) == []
+
+
+def test_a_kind_that_has_no_effect_anywhere_is_named_too():
+    spec = {"targetRef": {"kind": "MeshService", "name": "web"}, **TO}
+    assert said(policy("MeshHealthCheck", "p", spec)) == ["MeshHealthCheck p"]
+    assert said(policy("MeshHealthCheck", "p", {**spec, "targetRef": {"kind": "MeshService", "name": "api"}})) == []

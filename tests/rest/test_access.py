@@ -19,11 +19,11 @@ ROLES = {"global": GLOBAL, "standalone": STANDALONE, "federated": FEDERATED, "pe
 
 
 def test_the_table(golden):
-    lines = [f"{'kind':24}" + "".join(f"{name:12}" for name in ROLES)]
+    lines = [f"{'kind':26}" + "".join(f"{name:12}" for name in ROLES)]
     for type_ in registry():
         if type_.path:
             cells = ["405" if refusal(type_, role) else "yes" for role in ROLES.values()]
-            lines.append(f"{type_.kind:24}" + "".join(f"{cell:12}" for cell in cells))
+            lines.append(f"{type_.kind:26}" + "".join(f"{cell:12}" for cell in cells))
     golden(Path(__file__).with_name("access.golden"), "\n".join(line.rstrip() for line in lines) + "\n")
 
 
