@@ -53,7 +53,7 @@ def global_tiers(role: Role) -> Tiers:
         [diagnostics],
         [role.ca_keeper()],
         [role.insight_keeper()],
-        [role.api(lambda: global_status(kds), lambda zone: global_sync(kds, zone))],
+        [role.api(lambda: global_status(kds), lambda zone: global_sync(kds, zone), kds.admin.ask)],
         [KdsListener(kds, server, kds_settings.interface, kds_settings.grpc_port)],
     )
 

@@ -26,7 +26,7 @@ from meshd.model.resource import Resource, ResourceKey
 from meshd.model.versions import KUMA
 from meshd.policies import Policy
 from meshd.policies.initial import initial_policies
-from meshd.rest.handlers import Api, ExplainName
+from meshd.rest.handlers import Api, ExplainName, Inspect
 from meshd.rest.server import HttpMetrics, HttpServer, api_server, diagnostics_server
 from meshd.rpc import RpcMetrics
 from meshd.runtime.supervisor import Service
@@ -88,9 +88,10 @@ class Role:
         self,
         kds_status: Callable[[], Mapping[str, Any]],
         zone_sync: Callable[[str], Mapping[str, Any] | None],
+        inspect: Inspect,
         explain_name: ExplainName | None = None,
     ) -> HttpServer:
-        """The REST API; see ``Api`` for what it shows of KDS and DNS."""
+        """The REST API; ``inspect`` asks the Envoys of proxies, and see ``Api`` for what it shows of KDS and DNS."""
         api = Api(
             self.store,
             self.registry,
@@ -102,6 +103,7 @@ class Role:
             zone_sync=zone_sync,
             initial=self.initial,
             explain_name=explain_name,
+            inspect=inspect,
         )
         return api_server(api, self.metrics, self.http_metrics)
 

@@ -24,7 +24,7 @@ from meshd.xds.bootstrap import ControlPlaneAt
 from meshd.xds.hds import HealthSettings
 from meshd.xds.keeper import Outside, XdsKeeper
 from meshd.xds.resources import LISTENER
-from meshd.xds.server import ControlPlane, XdsServer
+from meshd.xds.server import AdminAt, ControlPlane, XdsServer
 from meshd.xds.service import Settings
 
 _OUTBOUND = re.compile(r"outbound:([0-9.]{7,15}):([0-9]{1,5})")
@@ -73,13 +73,18 @@ class Door:
 
     ``here`` is where the server is, once it is open; it takes ``credentials``. ``bound_vips`` is where the Envoy that
     owns the VIPs of this host takes connections: at the listeners that it said it has, or, if it is one that an earlier
-    run left, has had until its stream is back.
+    run left, has had until its stream is back. ``server`` is who serves the proxies that connect.
     """
 
     here: Latest[ControlPlaneAt | None] = field(default_factory=lambda: Latest(None))
     credentials: InternalCredentials = field(default_factory=InternalCredentials)
     vip_owner: ResourceKey | None = None
+    server: XdsServer | None = None
     bound_vips: Latest[BoundVips] = field(default_factory=lambda: Latest(BoundVips()))
+
+    def admin_of(self, proxy: ResourceKey) -> AdminAt | None:
+        """Where the Envoy of a connected proxy has its admin API."""
+        return self.server.admin_of(proxy) if self.server is not None else None
 
     def answered(self, server: XdsServer, proxy: ResourceKey, type_url: str) -> None:
         """An ACK or NACK has come."""
@@ -114,6 +119,7 @@ def dp_server_of(role: Role, parts: Parts, insights: ProxyInsights, door: Door) 
         settings(config, door.credentials),
         lambda proxy, type_url: door.answered(server, proxy, type_url),
     )
+    door.server = server
     socket = DpListener(
         config, server.handlers, role.store, role.registry, role.rpc_metrics, role.hostname, utc_now, door.here
     )

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+from meshd.app.inspection import Inspector
 from meshd.app.proxies import proxy_host
 from meshd.app.role import Role, Tiers, utc_now
 from meshd.app.service import SecretWatch
@@ -16,6 +17,7 @@ from meshd.dns.service import Resolver
 from meshd.dns.settings import DnsSettings
 from meshd.dns.settings import settings as dns_settings
 from meshd.insight.service import ProxyInsights
+from meshd.kds.admin.client import Inspect
 from meshd.kds.client import ZoneKds, client_context, connector
 from meshd.l4.client import Resolver as HostNames
 from meshd.l4.keeper import AddressFile
@@ -51,7 +53,8 @@ def zone_tiers(role: Role, loaded: LoadedConfig) -> Tiers:
     door = Door()
     host = proxy_host(role, loaded, parts, door)
     diagnostics = role.diagnostics(lambda: "" if host.ready() else "proxies")
-    kds = zone_kds(role) if config.is_federated else None
+    inspector = Inspector(door.admin_of)
+    kds = zone_kds(role, inspector.ask) if config.is_federated else None
     resolver: Resolver | None = None
     if dns.listen:
         settings = resolver_settings(config, dns.listen)
@@ -61,6 +64,7 @@ def zone_tiers(role: Role, loaded: LoadedConfig) -> Tiers:
     api = role.api(
         lambda: zone_status(kds),
         lambda zone: zone_sync(kds, config.zone_name, zone),
+        lambda _, question: inspector.ask(question),
         resolver.explain if resolver is not None else None,
     )
     doors: list[Service] = [api, *([resolver] if resolver is not None else [])]
@@ -105,8 +109,8 @@ def resolver_settings(config: Config, listen: str) -> DnsSettings:
     )
 
 
-def zone_kds(role: Role) -> ZoneKds:
-    """The zone's way to its global."""
+def zone_kds(role: Role, inspect: Inspect) -> ZoneKds:
+    """The zone's way to its global, which may ``inspect`` the Envoys of the zone."""
     zone = role.config.multizone.zone
     tls = None
     if zone.global_address.startswith("grpcs://"):
@@ -116,9 +120,15 @@ def zone_kds(role: Role) -> ZoneKds:
     connect = connector(zone.global_address, tls, has_token=token_file is not None, metrics=role.rpc_metrics)
     shown = role.config.model_dump_json(by_alias=True)  # secrets are in files, of which it holds the paths
     if token_file is None:
-        return ZoneKds(role.control_plane(), zone.name, connect, role.rng, config=shown)
+        return ZoneKds(role.control_plane(), zone.name, connect, role.rng, inspect=inspect, config=shown)
     return ZoneKds(
-        role.control_plane(), zone.name, connect, role.rng, token=lambda: read_token(token_file), config=shown
+        role.control_plane(),
+        zone.name,
+        connect,
+        role.rng,
+        token=lambda: read_token(token_file),
+        inspect=inspect,
+        config=shown,
     )
 
 

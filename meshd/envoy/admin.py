@@ -2,7 +2,9 @@
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 LIVE, DRAINING = "LIVE", "DRAINING"
 CONNECTIONS = r"/stats?filter=^listener\..*\.downstream_cx_active$"
@@ -54,3 +56,44 @@ def open_connections(body: bytes) -> int:
     """
     found = _OF_A_LISTENER.finditer(body.decode(errors="replace"))
     return sum(int(m["count"]) for m in found if m["listener"] != "admin" and not _OF_A_WORKER.search(m["listener"]))
+
+
+def node_id(body: bytes) -> str:
+    """Which proxy an Envoy is, from the answer of ``/server_info``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    document = json.loads(body)
+    node = document.get("node") if isinstance(document, dict) else None
+    if not isinstance(node, dict):
+        raise ValueError(f"no server info: {body[:80]!r}")  # noqa: TRY004 - callers catch ValueError
+    return str(node.get("id", ""))
+
+
+def redacted(config_dump: bytes) -> bytes:
+    """A config dump without the tokens that an Envoy shows to its control plane; all else is as it came.
+
+    Private keys Envoy leaves out itself.
+
+    Raises:
+        ValueError: it is no JSON.
+    """
+    for secret in sorted(_tokens(json.loads(config_dump)), key=len, reverse=True):
+        config_dump = config_dump.replace(json.dumps(secret)[1:-1].encode(), b"[redacted]")
+    return config_dump
+
+
+def _tokens(value: Any) -> Iterator[str]:
+    """The values of ``authorization`` metadata and of access tokens, wherever they are."""
+    if isinstance(value, list):
+        for item in value:
+            yield from _tokens(item)
+    elif isinstance(value, dict):
+        is_authorization = str(value.get("key", "")).lower() == "authorization"
+        for name, inner in value.items():
+            is_secret = name in ("access_token", "accessToken") or (is_authorization and name == "value")
+            if is_secret and isinstance(inner, str) and inner:
+                yield inner
+            else:
+                yield from _tokens(inner)

@@ -9,15 +9,19 @@ from meshd.envoy.admin import (
     CONNECTIONS,
     LISTENERS,
     ServerInfo,
+    node_id,
     open_connections,
     parse_listeners,
     parse_server_info,
+    redacted,
 )
 from meshd.model.errors import UnavailableError
 
 TIMEOUT_S = 5.0
 MAX_ANSWER = 1 << 23
 """Bytes of an answer. The longest is that about listeners: some 200 bytes for each, and there are a few thousand."""
+MAX_DUMP = 1 << 26
+"""Bytes of what people ask for: a proxy with thousands of outbounds has some ten megabytes of configuration."""
 CHUNK = 1 << 16
 WEATHER = (
     OSError,
@@ -57,6 +61,31 @@ class Admin:
         except ValueError as error:
             raise self._unavailable(LISTENERS, error) from error
 
+    async def node_id(self) -> str:
+        """Which proxy it is."""
+        try:
+            return node_id(await self._ask("GET", "/server_info"))
+        except ValueError as error:
+            raise self._unavailable("/server_info", error) from error
+
+    async def config_dump(self, *, include_eds: bool) -> bytes:
+        """Its whole configuration as JSON, without secrets."""
+        target = "/config_dump?include_eds" if include_eds else "/config_dump"
+        body = await self._ask("GET", target, MAX_DUMP)
+        try:
+            return await trio.to_thread.run_sync(redacted, body)
+        except ValueError as error:
+            raise self._unavailable(target, error) from error
+
+    async def stats(self, *, as_json: bool, used_only: bool) -> bytes:
+        """Its statistics; ``used_only``: those that something was counted in."""
+        wanted = [*(["format=json"] if as_json else []), *(["usedonly"] if used_only else [])]
+        return await self._ask("GET", "/stats" + ("?" + "&".join(wanted) if wanted else ""), MAX_DUMP)
+
+    async def clusters(self, *, as_json: bool) -> bytes:
+        """Its clusters and their endpoints."""
+        return await self._ask("GET", "/clusters?format=json" if as_json else "/clusters", MAX_DUMP)
+
     async def fail_health_check(self) -> None:
         """Make it tell HTTP clients to go elsewhere, with each answer."""
         await self._ask("POST", "/healthcheck/fail")
@@ -73,12 +102,12 @@ class Admin:
         """Make it open its log again, by name."""
         await self._ask("POST", "/reopen_logs")
 
-    async def _ask(self, method: str, target: str) -> bytes:
+    async def _ask(self, method: str, target: str, limit: int = MAX_ANSWER) -> bytes:
         try:
             with trio.fail_after(TIMEOUT_S):
                 stream = await trio.open_unix_socket(str(self._socket))
                 async with stream:
-                    return await _exchange(stream, method, target)
+                    return await _exchange(stream, method, target, limit)
         except WEATHER as error:
             raise self._unavailable(target, error) from error
 
@@ -87,7 +116,7 @@ class Admin:
         return UnavailableError(f"admin interface {self._socket}: {target}: {reason}")
 
 
-async def _exchange(stream: trio.abc.Stream, method: str, target: str) -> bytes:
+async def _exchange(stream: trio.abc.Stream, method: str, target: str, limit: int) -> bytes:
     """Send one request; the body of the answer.
 
     Raises:
@@ -105,8 +134,8 @@ async def _exchange(stream: trio.abc.Stream, method: str, target: str) -> bytes:
             status = event.status_code
         elif isinstance(event, h11.Data):
             body += event.data
-            if len(body) > MAX_ANSWER:
-                raise ValueError(f"more than {MAX_ANSWER} bytes")
+            if len(body) > limit:
+                raise ValueError(f"more than {limit} bytes")
         elif isinstance(event, h11.EndOfMessage):
             if status != 200:
                 raise ValueError(f"status {status}: {body[:80].decode(errors='replace')}")

@@ -17,6 +17,8 @@ import trio
 from meshd.discovery import Node, fields
 from meshd.kds import crossing, merge
 from meshd.kds.address import check_token_use, parse
+from meshd.kds.admin.client import Inspect, answer_questions
+from meshd.kds.admin.wire import What
 from meshd.kds.health import UNACKNOWLEDGED_S
 from meshd.kds.keeper import (
     DEBOUNCE_S,
@@ -127,7 +129,8 @@ class ZoneKds:
 
     ``connect`` opens a channel whose other end may be told the token. ``token`` is read before every connection, so a
     file can be replaced or come later: while it raises OSError or ValueError, or returns "", the zone waits and calls
-    nobody. None: the zone has none to show. ``config`` is a JSON text that a Kuma global shows, without secrets.
+    nobody. None: the zone has none to show. ``inspect`` asks the Envoy of a proxy of this zone for the global;
+    without it the global cannot ask. ``config`` is a JSON text that a Kuma global shows, without secrets.
     """
 
     name = "kds-zone"
@@ -140,6 +143,7 @@ class ZoneKds:
         rng: random.Random,
         *,
         token: Callable[[], str | None] = lambda: None,
+        inspect: Inspect | None = None,
         config: str = '{"mode":"zone","environment":"universal","store":{"type":"memory"}}',
     ) -> None:
         self._here = here
@@ -150,6 +154,7 @@ class ZoneKds:
         self._rng = rng
         self._metrics = Metrics(here.metrics, "zone")
         self._token = token
+        self._inspect = inspect
         self._shown: str | None = None
         self._has_lost = False
         registry = here.registry
@@ -214,6 +219,9 @@ class ZoneKds:
                 nursery.start_soon(self._receive, channel)
                 nursery.start_soon(self._send, channel)
                 nursery.start_soon(self._names_freed)
+                if self._inspect is not None:
+                    for what in What:
+                        nursery.start_soon(answer_questions, channel, self._metadata(), what, self._inspect)
         except Exception as raised:  # noqa: BLE001 raised again below, once the status says so
             error = raised
         finally:

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from weakref import WeakKeyDictionary
 
 import trio
@@ -16,6 +17,8 @@ import trio
 from meshd.ca import access, tokens
 from meshd.discovery import DeltaRequest, Entry, Json, Node, wire
 from meshd.kds import admission, crossing, health, merge
+from meshd.kds.admin.server import AdminStreams
+from meshd.kds.admin.wire import What
 from meshd.kds.admission import AdmittedZone, Caller
 from meshd.kds.keeper import (
     DEBOUNCE_S,
@@ -50,7 +53,6 @@ GLOBAL_SERVICE = "/kuma.mesh.v1alpha1.GlobalKDSService/"
 GLOBAL_TO_ZONE = SYNC + "GlobalToZoneSync"
 ZONE_TO_GLOBAL = SYNC + "ZoneToGlobalSync"
 HEALTH_CHECK = GLOBAL_SERVICE + "HealthCheck"
-ADMIN_STREAMS = tuple(GLOBAL_SERVICE + name for name in ("StreamXDSConfigs", "StreamStats", "StreamClusters"))
 
 CONTROL_PLANE = "global"
 FIRST_REQUEST_S = 10.0
@@ -104,9 +106,9 @@ class GlobalKds:
     """The global's KDS. ``handlers`` go into a ``GrpcServer``; ``run`` must be running for them to answer.
 
     ``zones`` says who is online and why not, ``quarantine.items`` what was refused, ``refused`` who was turned away
-    (newest last). ``withheld`` are kinds of which zones are sent nothing, and the resources that are the reason: they
-    are in the store and cannot be read, and without them a zone would delete its copies. Zones keep what they have of
-    such a kind until somebody writes the resources anew.
+    (newest last). ``admin`` asks zones about the Envoys of their proxies. ``withheld`` are kinds of which zones are
+    sent nothing, and the resources that are the reason: they are in the store and cannot be read, and without them a
+    zone would delete its copies. Zones keep what they have of such a kind until somebody writes the resources anew.
     """
 
     name = "kds-global"
@@ -138,11 +140,12 @@ class GlobalKds:
         self.zones = self._book.zones
         self.refused: Latest[tuple[RefusedConnection, ...]] = Latest(())
         self.quarantine = Quarantine(self._metrics)
+        self.admin = AdminStreams()
         self.handlers: Mapping[str, Handler] = {
             GLOBAL_TO_ZONE: self._global_to_zone,
             ZONE_TO_GLOBAL: self._zone_to_global,
             HEALTH_CHECK: self._health_check,
-            **dict.fromkeys(ADMIN_STREAMS, self._admin_stream),
+            **{GLOBAL_SERVICE + what.value: partial(self._admin_stream, what) for what in What},
         }
 
     # ------------------------------------------------------------------ the service
@@ -319,11 +322,11 @@ class GlobalKds:
         # No interval: the zone keeps its own.
         await stream.send(b"")
 
-    async def _admin_stream(self, stream: ServerStream) -> None:
-        """Hold the call open: we never ask anything on it, and its end would make the zone reconnect."""
+    async def _admin_stream(self, what: What, stream: ServerStream) -> None:
+        """Ask about Envoys on it. It stays open as long as the link: its end would make a Kuma zone reconnect."""
         caller, _ = await self._authenticate(stream)
         link = await self._link_of(stream, caller)
-        await link.within(stream, trio.sleep_forever, vital=False)
+        await link.within(stream, partial(self.admin.serve, caller.zone, what, stream), vital=False)
 
     # ------------------------------------------------------------------ admission
 

@@ -7,6 +7,8 @@
 ``body``      a request body as data, bounded
 ``view``      resources and overviews as JSON
 ``index``     what is not a resource: ``/``, ``/policies``, ``/_resources``, ``/global-insight``
+``inspect``   what the Envoy of a proxy says
+``matched``   which policies are about a proxy, and the other way round
 ``writes``    what a write must hold to beyond its own shape: the mesh exists, nobody else owns it
 ``handlers``  one request in, one answer out
 ``routes``    the Starlette applications (API, diagnostics)

@@ -13,13 +13,14 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from meshd.ca.access import User, authenticate_user
 from meshd.ca.service import read_materials
 from meshd.config import Config
+from meshd.kds.admin.wire import Question, What
 from meshd.kinds.defaults import on_write
 from meshd.model.codec import decode_document, encode_document
-from meshd.model.errors import InvalidError, MeshdError, NotFoundError, Violation
+from meshd.model.errors import InvalidError, MeshdError, NotFoundError, UnavailableError, Violation
 from meshd.model.registry import Registry
 from meshd.model.resource import Resource, ResourceKey
 from meshd.model.resource_type import ResourceType, Scope
-from meshd.rest import access, errors, index, query, tokens, view, writes
+from meshd.rest import access, errors, index, inspect, matched, query, tokens, view, writes
 from meshd.rest.authn import identify
 from meshd.rest.body import LONG_BYTES, read_body
 from meshd.runtime.aside import Aside
@@ -30,6 +31,15 @@ log = logging.getLogger(__name__)
 ExplainName = Callable[[str, str], Mapping[str, Any]]
 """``dns.explain``: (name, type) -> what a client that asks is told, and why."""
 Handler = Callable[[Request], Awaitable[Response]]
+
+
+Inspect = Callable[[str, Question], Awaitable[bytes]]
+"""Asks the Envoy of a proxy of a zone; raises UnavailableError if that cannot be."""
+
+
+async def nobody_to_ask(_: str, question: Question) -> bytes:
+    """The ``inspect`` of a control plane without proxies."""
+    raise UnavailableError(f"{question.proxy} has no Envoy that is connected to this control plane")
 
 
 def nothing() -> Mapping[str, Any]:
@@ -52,6 +62,7 @@ class Api:
     """What the handlers work with.
 
     ``initial`` makes the policies that a new Mesh begins with.
+    ``inspect`` asks the Envoy of a proxy of a zone ("" for one that says none).
     ``explain_name`` is shown at ``/_dns/NAME``, ``kds_status`` at ``/_kds``: connections, quarantine, plain data.
     ``zone_sync`` is shown at ``/zones/ZONE/_sync``, None of a zone of which nothing is known. ``now`` is UTC.
     """
@@ -66,6 +77,7 @@ class Api:
     zone_sync: Callable[[str], Mapping[str, Any] | None] = unknown
     initial: Callable[[Resource], Sequence[Resource]] = alone
     explain_name: ExplainName | None = None
+    inspect: Inspect = nobody_to_ask
     aside: Aside = field(default_factory=Aside)
 
     @property
@@ -159,17 +171,61 @@ class ResourceHandlers:
         resource = self._find(request)
         return JSONResponse(view.overview(resource, self._insight(resource), self._api.registry))
 
-    def _find(self, request: Request) -> Resource:
+    def _find(self, request: Request, title: str = errors.GET) -> Resource:
         self._check_mesh(request)
         access.check_user(self._api.user(request), self._type)
         resource = self._api.store.get(self._key(request))
         if resource is None:
-            raise errors.not_found(errors.GET)
+            raise errors.not_found(title)
         return resource
 
     def _insight(self, resource: Resource) -> Resource | None:
         kind = view.OVERVIEWS[resource.key.kind].insight
         return self._api.store.get(replace(resource.key, kind=kind))
+
+    def inspect(self, what: What) -> Handler:
+        """What the Envoy of a proxy says."""
+
+        async def run(request: Request) -> Response:
+            resource = self._find(request, f"Could not get {index.words(self._type.kind).lower()} resource")
+            inspect.check_is_here(resource, self._api.role.zone)
+            asked = inspect.question(what, resource, request.query_params)
+            try:
+                body = await self._api.inspect(inspect.zone_of(resource), asked)
+            except UnavailableError as error:
+                raise inspect.failure(error) from None
+            return Response(body, media_type=inspect.media_type(asked))
+
+        return run
+
+    async def matched_policies(self, request: Request) -> Response:
+        """The policies about one Dataplane."""
+        dataplane = self._find(request, "Could not get MatchedPolicies")
+        return JSONResponse(matched.policies_of(self._api.registry, self._api.store.list, dataplane))
+
+    async def needs_mesh_services(self, request: Request) -> Response:
+        """What Kuma answers about a Dataplane in a mesh without MeshServices, which none here uses."""
+        self._find(request)
+        part = request.url.path.rpartition("/")[2]
+        raise errors.bad_request(f"bad request: can't use {part} endpoint without meshService enabled")
+
+    async def matched_proxies(self, request: Request) -> Response:
+        """A page of the Dataplanes that one policy changes something for."""
+        return self._page_of_proxies(request, lambda d: matched.identity(d, self._api.registry))
+
+    async def attached_proxies(self, request: Request) -> Response:
+        """The same in the form of older clients."""
+        return self._page_of_proxies(request, matched.attached)
+
+    def _page_of_proxies(self, request: Request, show: Callable[[Resource], Any]) -> Response:
+        wanted = request.query_params.multi_items()
+        page = query.read_page(wanted)
+        tests = query.read_filters(wanted, "Dataplane")
+        policy = self._find(request)
+        dataplanes = query.select(self._api.store.list("Dataplane", policy.key.mesh), tests)
+        found = matched.proxies_of(self._type, policy, dataplanes)
+        items = [show(d) for d in found[page.offset : page.offset + page.size]]
+        return answer_page(request, page, items, len(found))
 
     async def list(self, request: Request) -> Response:
         """A page of the resources."""

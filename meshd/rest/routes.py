@@ -10,9 +10,10 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from meshd.kds.admin.wire import PROXY_KINDS
 from meshd.model.resource_type import ResourceType
 from meshd.model.resource_type import Scope as KindScope
-from meshd.rest import errors
+from meshd.rest import errors, inspect
 from meshd.rest.handlers import TOKENS, Api, Metrics, OtherHandlers, ResourceHandlers, guarded
 from meshd.rest.view import OVERVIEWS
 
@@ -63,6 +64,16 @@ def resource_routes(api: Api, type_: ResourceType) -> list[Route]:
             old = [prefix.removesuffix(path) + legacy for prefix in lists]
             routes += [get(prefix, handlers.list_overviews, errors.LIST) for prefix in old]
             routes.append(get(f"{in_mesh}/{legacy}/{{name}}", handlers.find_overview))
+        if type_.kind in PROXY_KINDS:
+            routes += [get(f"{item}/{part}", handlers.inspect(what)) for part, what in inspect.PATHS.items()]
+        if type_.kind == "Dataplane":
+            routes.append(get(f"{item}/policies", handlers.matched_policies))
+            routes += [get(f"{item}/{part}", handlers.needs_mesh_services) for part in ("_policies", "_layout")]
+        if type_.is_policy:
+            # kumactl asks with a hyphen
+            modern = [f"{item}/{mark}resources/dataplanes" for mark in ("_", "-")]
+            routes += [get(path_, handlers.matched_proxies, errors.LIST) for path_ in modern]
+            routes.append(get(f"{item}/dataplanes", handlers.attached_proxies, errors.LIST))
         routes += [get(prefix, handlers.list, errors.LIST) for prefix in lists]
         routes += [
             get(item, handlers.find),

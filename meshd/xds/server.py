@@ -94,6 +94,14 @@ class ControlPlane:
     instance_id: str
 
 
+@dataclass(frozen=True, slots=True)
+class AdminAt:
+    """The path of a Unix socket, "" if the proxy has none; ``peer`` is where the proxy connects from."""
+
+    socket: str
+    peer: str
+
+
 def nobody(proxy: ResourceKey, type_url: str) -> None:
     """Whom an answer of a proxy does not concern."""
     del proxy, type_url
@@ -139,6 +147,11 @@ class XdsServer:
         """What a connected proxy has of a type and has said so: versions by name. Empty if it is not connected."""
         live = self._proxies.live.get(proxy)
         return live.session.accepted(type_url) if live is not None and live.session is not None else {}
+
+    def admin_of(self, proxy: ResourceKey) -> AdminAt | None:
+        """Where the Envoy of a connected proxy says that its admin API is; None if it is not connected."""
+        live = self._proxies.live.get(proxy)
+        return AdminAt(live.admin_socket, live.connection.peer) if live is not None else None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; then streams end with UNAVAILABLE, and what proxies brought stays for the next run."""

@@ -57,7 +57,10 @@ class Settings:
 
 @dataclass(eq=False, slots=True)
 class Live:
-    """A proxy's stream. ``cut`` says why it is to end; ``session`` comes once it is served."""
+    """A proxy's stream. ``cut`` says why it is to end; ``session`` comes once it is served.
+
+    ``admin_socket`` is where its Envoy says that its admin API is, "" for nowhere.
+    """
 
     key: ResourceKey
     connection: Connection
@@ -65,6 +68,7 @@ class Live:
     is_over: Callable[[], bool]
     session: Session | None = None
     cut: str = ""
+    admin_socket: str = ""
 
 
 class Proxies:
@@ -173,6 +177,7 @@ class Proxies:
         await self._make_room(stream, key)
         with trio.CancelScope() as scope:
             live = Live(key, stream.connection, scope, lambda: stream.failure is not None or stream.remote_ended)
+            live.admin_socket = metadata.admin_socket
             self._live[key] = live
             departure = self._departures.pop(key, None)
             if departure is not None:

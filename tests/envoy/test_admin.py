@@ -2,7 +2,7 @@
 
 import pytest
 
-from meshd.envoy.admin import ServerInfo, open_connections, parse_listeners, parse_server_info
+from meshd.envoy.admin import ServerInfo, node_id, open_connections, parse_listeners, parse_server_info, redacted
 
 STATS = b"""\
 listener.127.0.0.1_18997.downstream_cx_active: 2
@@ -42,3 +42,34 @@ def test_server_info():
 def test_something_else_is_no_server_info(body):
     with pytest.raises(ValueError):
         parse_server_info(body)
+
+
+def test_which_proxy_an_envoy_is():
+    assert node_id(b'{"node": {"id": "default.web-1"}, "state": "LIVE"}') == "default.web-1"
+    assert node_id(b'{"node": {}}') == ""
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"node": 1}'])
+def test_something_else_is_no_envoy(body):
+    with pytest.raises(ValueError):
+        node_id(body)
+
+
+DUMP = b"""{
+ "configs": [{"bootstrap": {
+  "ads": {"initial_metadata": [{"key": "authorization", "value": "e.y.J"}, {"key": "other", "value": "seen"}]},
+  "hds": {"call_credentials": [{"access_token": "s3cret"}], "key": "authorization"},
+  "again": "Bearer e.y.J"}}]
+}"""
+
+
+def test_tokens_are_not_in_a_config_dump_and_all_else_is():
+    shown = redacted(DUMP)
+    assert b"e.y.J" not in shown
+    assert b"s3cret" not in shown
+    assert shown == DUMP.replace(b"e.y.J", b"[redacted]").replace(b"s3cret", b"[redacted]")
+
+
+def test_a_config_dump_that_is_no_json_is_not_passed_on():
+    with pytest.raises(ValueError):
+        redacted(b"e.y.J")

@@ -193,6 +193,20 @@ async def test_its_log_level_changes_without_a_new_one(world, caplog):
         await until(lambda: any(": http: " in m or "conn_handler: " in m for m in said(caplog, 0)))
 
 
+async def test_it_says_what_people_ask(world):
+    world.static = {"node": {"id": "default.web-1", "cluster": "web"}}
+    async with world.running():
+        admin = Admin(world.at().admin_socket)
+        assert await admin.node_id() == "default.web-1"
+        dump = json.loads(await admin.config_dump(include_eds=True))
+        assert dump["configs"][0]["bootstrap"]["node"]["id"] == "default.web-1"
+        assert b"echo::default_priority::max_connections" in await admin.clusters(as_json=False)
+        assert json.loads(await admin.clusters(as_json=True))["cluster_statuses"][0]["name"] == "echo"
+        used = await admin.stats(as_json=False, used_only=True)
+        assert len(used) < len(await admin.stats(as_json=False, used_only=False))
+        assert "stats" in json.loads(await admin.stats(as_json=True, used_only=True))
+
+
 async def test_a_deep_state_directory(world, tmp_path):
     deep = tmp_path / ("d" * 100)
     world.state = deep

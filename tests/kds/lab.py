@@ -11,6 +11,7 @@ import trio
 from prometheus_client import CollectorRegistry
 from trio.testing import memory_stream_pair
 
+from meshd.kds.admin.client import Inspect
 from meshd.kds.admission import AdmittedZone
 from meshd.kds.client import ZoneKds
 from meshd.kds.keeper import ControlPlane
@@ -101,6 +102,7 @@ class Lab:
     processes: dict[str, Process] = field(default_factory=dict)
     cables: dict[str, Cable] = field(default_factory=dict)
     reachable: dict[str, bool] = field(default_factory=dict)
+    inspect: Inspect | None = None
     server: GrpcServer | None = None
     connections: int = 0
 
@@ -160,6 +162,7 @@ class Lab:
             lambda: self.dial(process.name),
             random.Random(1),
             token=lambda: self.tokens.get(process.name),
+            inspect=self.inspect,
         )
         with trio.CancelScope() as process.scope:
             await kds.run(task_status=task_status)

@@ -13,8 +13,9 @@ import trio
 from meshd.ca import access, rsa_pem
 from meshd.discovery import DeltaRequest, DeltaResponse, Entry, Node, wire
 from meshd.discovery.wire import any_bytes
+from meshd.kds.admin.wire import What
 from meshd.kds.crossing import HEADER_FEATURES, NODE_FEATURES
-from meshd.kds.server import ADMIN_STREAMS, GLOBAL_TO_ZONE, HEALTH_CHECK, ZONE_TO_GLOBAL
+from meshd.kds.server import GLOBAL_SERVICE, GLOBAL_TO_ZONE, HEALTH_CHECK, ZONE_TO_GLOBAL
 from meshd.kinds.secret import Secret
 from meshd.kinds.zone import Zone
 from meshd.model.resource import Resource, ResourceKey
@@ -107,7 +108,7 @@ async def test_tokens_are_checked_before_anything_else(autojump_clock) -> None:
         await with_key(it)
         expired = token(it, life=1)
         await trio.sleep(60)
-        for path in (GLOBAL_TO_ZONE, ZONE_TO_GLOBAL, HEALTH_CHECK, *ADMIN_STREAMS):
+        for path in (GLOBAL_TO_ZONE, ZONE_TO_GLOBAL, HEALTH_CHECK, *[GLOBAL_SERVICE + what.value for what in What]):
             for bad, reason in (
                 ("", "shows no zone token"),
                 (token(it, "zone-b"), "is for zone 'zone-b'"),
@@ -364,7 +365,7 @@ async def test_admin_streams_are_held_and_health_checks_answered(autojump_clock)
         async with channel.stream(GLOBAL_TO_ZONE, metadata()) as stream:
             await tell(stream, await ask(stream, "Mesh", node()))
             assert await channel.unary(HEALTH_CHECK, b"", metadata(), timeout_s=1) == b""
-            async with channel.stream(ADMIN_STREAMS[0], metadata()) as admin:
+            async with channel.stream(GLOBAL_SERVICE + What.STATS.value, metadata()) as admin:
                 with trio.move_on_after(60) as held:
                     await admin.receive()
                 assert held.cancelled_caught

@@ -14,7 +14,7 @@ from meshd.model.codec import decode_document
 from meshd.model.resource import ResourceKey
 from meshd.policies import discover
 from meshd.policies.initial import initial_policies
-from meshd.rest.handlers import Api, Metrics
+from meshd.rest.handlers import Api, Metrics, nobody_to_ask
 from meshd.rest.routes import api_app
 from meshd.store.memory import MemoryStore
 from meshd.store.store import Put
@@ -44,7 +44,15 @@ def _load(text: str, directory: Path):
 class Plane:
     """An API and its store; ``get``, ``put``, ``delete``, ``post`` are awaited."""
 
-    def __init__(self, tmp_path, config, peer="127.0.0.1", host="127.0.0.1:5681", explain_name=None):
+    def __init__(
+        self,
+        tmp_path,
+        config,
+        peer="127.0.0.1",
+        host="127.0.0.1:5681",
+        explain_name=None,
+        inspect=nobody_to_ask,
+    ):
         self.config = _load(yaml.safe_dump(config), tmp_path)
         self.syncs = {}
         self.store = MemoryStore(lambda: NOW)
@@ -60,6 +68,7 @@ class Plane:
             self.syncs.get,
             lambda mesh: initial_policies(discover(), mesh, self.config.zone_name),
             explain_name,
+            inspect,
         )
         transport = httpx.ASGITransport(api_app(self.api, Metrics(self.metrics)), client=(peer, 40000))
         self.client = httpx.AsyncClient(transport=transport, base_url=f"http://{host}")

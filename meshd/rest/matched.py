@@ -1,0 +1,91 @@
+"""Which policies are about a proxy, and which proxies a policy is about, as kumactl and the GUI ask for it. Pure.
+
+Policies of kinds that have no effect here are listed apart, and are about no proxy: nothing would change if they went.
+Source: reference/dataplane.md 6.5 ("Inspect"), recorded answers of Kuma 2.14.3.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, cast
+
+from meshd.kinds.dataplane import Dataplane
+from meshd.kinds.without_effect import EFFECTLESS
+from meshd.model.codec import encode_document
+from meshd.model.registry import Registry
+from meshd.model.resource import Resource
+from meshd.model.resource_type import ResourceType
+from meshd.rules import match
+
+Stored = Callable[[str, str], Sequence[Resource]]
+"""The resources of a kind and mesh."""
+META = ("type", "mesh", "name", "creationTime", "modificationTime", "labels", "kri")
+IDENTITY = ("type", "mesh", "name", "labels")
+SELECTORS = ("sources", "destinations", "selectors")
+SIDECAR = "SidecarDataplane"
+NO_EFFECT = {"type": "without effect", "name": "here"}
+"""An attachment that kumactl prints as WITHOUT EFFECT here."""
+
+
+def policies_of(registry: Registry, stored: Stored, dataplane: Resource) -> dict[str, Any]:
+    """``/meshes/{m}/dataplanes/{n}/policies``: the policies about a Dataplane by kind, least specific first."""
+    found: dict[str, list[Resource]] = {}
+    for type_ in registry:
+        if type_.is_policy:
+            about = [p for p in stored(type_.kind, dataplane.key.mesh) if is_about(type_, p, dataplane)]
+            if about:
+                found[type_.kind] = about if type_.flat else list(match.by_specificity(about))
+    in_force = {kind: policies for kind, policies in found.items() if kind not in EFFECTLESS}
+    idle = {kind: policies for kind, policies in found.items() if kind in EFFECTLESS}
+    items = [
+        {**attachment, "matchedPolicies": {kind: [meta(p, registry) for p in ps] for kind, ps in policies.items()}}
+        for attachment, policies in (({"type": "dataplane"}, in_force), (NO_EFFECT, idle))
+        if policies
+    ]
+    return {"kind": SIDECAR, "total": len(items), "items": items}
+
+
+def is_about(type_: ResourceType, policy: Resource, dataplane: Resource) -> bool:
+    """Whether a policy is about a Dataplane or one of its inbounds; an old one by any of its selectors."""
+    if match.is_shadow(policy):
+        return False
+    spec = cast("Dataplane", dataplane.spec)
+    if type_.flat:
+        tags = [spec.networking.gateway.tags] if spec.networking.gateway else [i.tags for i in spec.networking.inbound]
+        selectors = (s for name in SELECTORS for s in getattr(policy.spec, name, ()))
+        return any(selects(s.match, t) for s in selectors for t in tags)
+    return match.selects_proxy(policy, dataplane) or any(
+        match.selects_inbound(policy, dataplane, inbound) for inbound in spec.networking.inbound
+    )
+
+
+def selects(wanted: Mapping[str, str], tags: Mapping[str, str]) -> bool:
+    """Whether tags are those that an old policy selects."""
+    return all(tags.get(name) == value or (value == "*" and name in tags) for name, value in wanted.items())
+
+
+def proxies_of(type_: ResourceType, policy: Resource, dataplanes: Iterable[Resource]) -> list[Resource]:
+    """The Dataplanes that a policy changes something for."""
+    if type_.kind in EFFECTLESS:
+        return []
+    return [dataplane for dataplane in dataplanes if is_about(type_, policy, dataplane)]
+
+
+def attached(dataplane: Resource) -> dict[str, Any]:
+    """An item of ``/meshes/{m}/{policies}/{n}/dataplanes``."""
+    key = dataplane.key
+    return {
+        "kind": SIDECAR,
+        "dataplane": {"mesh": key.mesh, "name": key.name},
+        "attachments": [{"type": "dataplane"}],
+    }
+
+
+def identity(resource: Resource, registry: Registry) -> dict[str, Any]:
+    """An item of ``/meshes/{m}/{policies}/{n}/_resources/dataplanes``."""
+    document = encode_document(resource, registry)
+    return {name: document[name] for name in IDENTITY if name in document}
+
+
+def meta(resource: Resource, registry: Registry) -> dict[str, Any]:
+    """What a resource is, without what it says."""
+    document = encode_document(resource, registry)
+    return {name: document[name] for name in META if name in document}
