@@ -1,10 +1,13 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from meshd.ca.identity import dataplane_uris
+from meshd.kinds.dataplane_rules import validate as dataplane_violations
 from meshd.kinds.mesh import Mode
 from meshd.policies.mesh_traffic_permission import POLICY, rbac
 from meshd.policies.mesh_traffic_permission.permit import by_tags, of_policies
+from meshd.policies.mesh_traffic_permission.validate import validate
 from meshd.rules.match import by_specificity
 from meshd.xds.abilities import Abilities
 from meshd.xds.encode import encode
@@ -103,17 +106,47 @@ def test_an_envoy_decides_what_the_engine_decides(policies, uris):
     assert decided(rbac.rbac_of(permit).config, uris) == said(permit, uris)
 
 
+SERVICE_A, SERVICE_C_D = ({"kuma.io/service": name} for name in ("a", "c/d"))
+
+
+def kind_of(uri):
+    """What a URI is a value of: the service is all after the mesh; of the others the value is what has no slash."""
+    return "kuma.io/service" if uri.startswith("spiffe://default/") else uri.rpartition("/")[0]
+
+
 @settings(max_examples=400)
 @given(FROM, URIS)
+@example(
+    [entry("Allow", "MeshSubset", tags=SERVICE_A), entry("Deny", "MeshSubset", tags=SERVICE_C_D)],
+    ["spiffe://default/a", "spiffe://default/c/d"],
+)
 def test_entries_in_order_never_let_in_more(items, uris):
     permit = by_tags("default", [mtp("p", {"from": items})])
     listed = [e for group in permit.groups for e in group]
     allowed, shadow = decided(rbac._in_order("default", listed).config, uris)
     engine = said(permit, uris)
     assert allowed <= engine[0]
-    keys = [uri.rpartition("/")[0] for uri in uris]
-    if len(keys) == len(set(keys)):
+    kinds = [kind_of(uri) for uri in uris]
+    if len(kinds) == len(set(kinds)):
         assert (allowed, shadow) == engine
+
+
+@given(st.from_regex(r"[a-zA-Z0-9.\-_:/]+", fullmatch=True), st.from_regex(r"[a-zA-Z0-9.\-_:]+", fullmatch=True))
+def test_what_a_policy_may_say_is_what_certificates_have(tag, value):
+    """Over all characters that both accept; a text that differed would let a refused client in."""
+    item = mtp("p", {"from": [entry("Deny", "MeshSubset", tags={tag: value})]})
+    assert not validate(item)
+    proxy = dataplane("dp", inbound("web", 8080, {"kuma.io/service": "web", tag: value}))
+    assert not dataplane_violations(proxy)
+    assert holds(rbac._with("default", tag, value), dataplane_uris(proxy))
+
+
+@pytest.mark.parametrize("tag", ["kuma.io/service", "team"])
+def test_a_value_with_a_slash_is_in_no_policy_and_in_no_certificate(tag):
+    item = mtp("p", {"from": [entry("Deny", "MeshSubset", tags={tag: "c/d"})]})
+    assert [v.field for v in validate(item)] == [f'spec.from[0].targetRef.tags["{tag}"]']
+    proxy = dataplane("dp", inbound("web", 8080, {"kuma.io/service": "web", tag: "c/d"}))
+    assert dataplane_violations(proxy)
 
 
 def test_too_many_regions_are_written_in_order():
