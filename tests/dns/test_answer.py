@@ -14,6 +14,8 @@ from tests.dns.support import query, table
 
 COOKIES = Cookies(b"secret", 1.8e9)
 HOST = b"\x7f\0\0\1"
+MAX_GROWTH_BYTES = 66
+"""An SOA (50), and the server's part of a cookie (16)."""
 TABLE = table()
 RECURSIVE = table(recursive=True)
 
@@ -259,6 +261,7 @@ def test_both_roads_give_the_same_bytes(message: bytes, recursive: bool) -> None
     if ready is not None:
         assert isinstance(slow, answer.Answer)
         assert ready == slow.wire
+        assert len(ready) <= len(message) + MAX_GROWTH_BYTES
     if isinstance(slow, answer.Answer):
         dnslib.DNSRecord.parse(slow.wire)
         parsed = dns.message.from_wire(slow.wire)
@@ -279,6 +282,27 @@ def test_plain_queries_under_the_domain_take_the_fast_road(
     assert ready is not None
     assert dns.message.from_wire(message).is_response(dns.message.from_wire(ready))
     assert dnslib.DNSRecord.parse(ready).header.id == 0x1234
+
+
+@pytest.mark.parametrize(
+    ("name", "qtype", "options", "growth_bytes"),
+    [
+        ("backend.mesh", "A", None, 16),
+        ("backend.mesh", "AAAA", None, 28),
+        ("backend.mesh", "MX", None, 50),
+        ("unknown.mesh", "A", b"", 50),
+        ("unknown.mesh", "A", b"\0\x0a\0\x08clientid", MAX_GROWTH_BYTES),
+        ("unknown.mesh", "A", b"\0\x0a\0\x18clientid" + b"s" * 16, 50),
+    ],
+)
+def test_a_ready_answer_is_little_longer_than_its_query(
+    name: str, qtype: str, options: bytes | None, growth_bytes: int
+) -> None:
+    message = query(name, qtype, edns=None if options is None else 1232)
+    message = message if options is None else message[:-2] + len(options).to_bytes(2) + options
+    ready = fast(message, TABLE)
+    assert ready is not None
+    assert len(ready) - len(message) == growth_bytes
 
 
 @pytest.mark.parametrize(
