@@ -6,6 +6,7 @@ import pytest
 
 from tests.conformance.asking import traffic
 from tests.conformance.cases import over
+from tests.conformance.test_drain import kept_alone
 from tests.conformance.world import ALL, BUILTIN_CALLS, ENVOY, ENVOY_CALLS
 from tests.e2e.lab import dump, eventually
 
@@ -52,7 +53,8 @@ def test_routing_changes_over_to_the_egress_and_back_under_traffic(world):
             eventually(lambda e=egress: by_egress(world, raw) == e, 15)
             raw.more(100)
     print("web:", web.says(), "raw:", raw.says())
-    assert not web.failed + raw.failed, (web.failed + raw.failed)[:5]
+    for service, t in (("web", web), ("raw", raw)):
+        kept_alone(world, service, t)
 
 
 def configuration(world, hops):

@@ -8,7 +8,7 @@ import pytest
 from tests.conformance.asking import traffic
 from tests.conformance.cases import over
 from tests.conformance.test_failover import all_answer, during, lost
-from tests.conformance.world import ALL, BUILTIN, ENVOY
+from tests.conformance.world import BUILTIN, BY_TURNS, ENVOY
 from tests.e2e.lab import eventually
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
@@ -31,7 +31,7 @@ def kept_alone(world, service, t):
     assert not lost(world, service, t), t.failed[:5]
 
 
-@over(*ALL)
+@over(ENVOY, BUILTIN, BY_TURNS)
 def test_an_instance_leaves_and_comes_back(world):
     with long_requests(world):
         found = during(world, lambda: world.lab.delete("zone-b", "/meshes/default/dataplanes/b-1"), 5)
