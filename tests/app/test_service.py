@@ -129,7 +129,7 @@ class World:
 
 
 @pytest.fixture
-def world(autojump_clock):
+def world():
     return World()
 
 
@@ -141,7 +141,7 @@ async def running(host):
         nursery.cancel_scope.cancel()
 
 
-async def test_proxies_of_the_file_are_up_when_it_has_started(world):
+async def test_proxies_of_the_file_are_up_when_it_has_started(world, autojump_clock):
     await world.put(Resource(INGRESS, ZoneIngress()), dataplane(VM, "tcp"))
     host = world.host([INGRESS, VM], vip_owner=VM)
     assert not host.ready()
@@ -152,13 +152,13 @@ async def test_proxies_of_the_file_are_up_when_it_has_started(world):
         assert host.reports.value == {INGRESS: Report(), VM: Report()}
 
 
-async def test_the_owner_of_the_vips_starts_last_so_that_it_takes_no_port_of_the_others(world):
+async def test_the_owner_of_the_vips_starts_last_so_that_it_takes_no_port_of_the_others(world, autojump_clock):
     await world.put(Resource(INGRESS, ZoneIngress()), dataplane(VM, "tcp"))
     async with running(world.host([VM, INGRESS], vip_owner=VM)):
         assert world.log == ["in up", "vm up"]
 
 
-async def test_vips_are_answered_where_their_owner_listens_and_all_if_there_is_none(world):
+async def test_vips_are_answered_where_their_owner_listens_and_all_if_there_is_none(world, autojump_clock):
     await world.put(dataplane(VM, "tcp"))
     host = world.host([VM], vip_owner=VM)
     assert host.bound_vips.value == BoundVips()  # nowhere, until it runs
@@ -170,7 +170,7 @@ async def test_vips_are_answered_where_their_owner_listens_and_all_if_there_is_n
     assert World().host([VM]).bound_vips.value is None
 
 
-async def test_an_address_of_the_file_that_is_taken_ends_all(world):
+async def test_an_address_of_the_file_that_is_taken_ends_all(world, autojump_clock):
     await world.put(dataplane(VM, "tcp"))
     world.busy.add("vm")
     with pytest.raises(BaseExceptionGroup) as ended:
@@ -179,7 +179,7 @@ async def test_an_address_of_the_file_that_is_taken_ends_all(world):
     assert ended.group_contains(ListenError, match="vm: the address is in use")
 
 
-async def test_selected_dataplanes_come_change_and_go(world):
+async def test_selected_dataplanes_come_change_and_go(world, autojump_clock):
     await world.put(dataplane(WEB, "tcp"))
     host = world.host()
     async with running(host):
@@ -198,7 +198,7 @@ async def test_selected_dataplanes_come_change_and_go(world):
         assert world.log == ["web-1 up", "web-1 retired", "web-1 down", "web-1 forgotten", "default/web-1 released"]
 
 
-async def test_a_dataplane_that_is_back_before_its_connections_have_drained_keeps_its_identity(world):
+async def test_a_dataplane_that_is_back_before_its_connections_have_drained_keeps_its_identity(world, autojump_clock):
     await world.put(dataplane(WEB, "tcp"))
     host = world.host()
     async with running(host):
@@ -209,14 +209,14 @@ async def test_a_dataplane_that_is_back_before_its_connections_have_drained_keep
         assert host.reports.value == {WEB: Report()}
 
 
-async def test_a_shutdown_releases_nothing(world):
+async def test_a_shutdown_releases_nothing(world, autojump_clock):
     await world.put(dataplane(WEB, "tcp"))
     async with running(world.host()):
         await trio.testing.wait_all_tasks_blocked()
     assert world.log == ["web-1 up", "web-1 down"]
 
 
-async def test_an_address_of_a_selected_one_that_is_taken_is_reported_and_tried_again(world):
+async def test_an_address_of_a_selected_one_that_is_taken_is_reported_and_tried_again(world, autojump_clock):
     world.busy.add("web-1")
     await world.put(dataplane(WEB, "tcp"))
     host = world.host()
@@ -230,7 +230,7 @@ async def test_an_address_of_a_selected_one_that_is_taken_is_reported_and_tried_
         assert host.reports.value == {WEB: Report()}
 
 
-async def test_what_the_engine_does_not_carry_is_said_once_counted_and_reported(world, caplog):
+async def test_what_the_engine_does_not_carry_is_said_once_counted_and_reported(world, caplog, autojump_clock):
     await world.put(dataplane(WEB, "http"))
     host = world.host()
     async with running(host):
@@ -252,7 +252,7 @@ async def test_what_the_engine_does_not_carry_is_said_once_counted_and_reported(
         assert len([r for r in caplog.records if "not carried" in r.message]) == 2
 
 
-async def test_what_an_earlier_run_left_is_cleared_away_once_the_proxies_are_there(world):
+async def test_what_an_earlier_run_left_is_cleared_away_once_the_proxies_are_there(world, autojump_clock):
     await world.put(dataplane(WEB, "tcp"))
     async with running(world.host()):
         await trio.testing.wait_all_tasks_blocked()
@@ -265,7 +265,7 @@ async def test_what_an_earlier_run_left_is_cleared_away_once_the_proxies_are_the
 
 
 @pytest.mark.parametrize("key", [VM, WEB], ids=["file", "selected"])
-async def test_an_envoy_says_itself_that_it_is_online_and_is_reported_with_its_trouble(world, key):
+async def test_an_envoy_says_itself_that_it_is_online_and_is_reported_with_its_trouble(world, key, autojump_clock):
     await world.put(dataplane(key, "http"))
     host = world.host([VM] if key == VM else [], engine="envoy")
     async with running(host):
@@ -282,7 +282,7 @@ async def test_an_envoy_says_itself_that_it_is_online_and_is_reported_with_its_t
         assert host.ready() is (key == WEB)
 
 
-async def test_the_vips_of_an_envoy_are_those_that_it_has_acknowledged_while_it_lives(world):
+async def test_the_vips_of_an_envoy_are_those_that_it_has_acknowledged_while_it_lives(world, autojump_clock):
     await world.put(dataplane(VM, "tcp"))
     host = world.host([VM], vip_owner=VM, engine="envoy")
     async with running(host):
@@ -315,7 +315,7 @@ async def test_a_written_or_removed_secret_is_told_and_nothing_else():
         nursery.cancel_scope.cancel()
 
 
-async def test_policies_that_an_engine_does_not_follow_are_reported_while_they_are_there(world, caplog):
+async def test_policies_that_an_engine_does_not_follow_are_reported_while_they_are_there(world, caplog, autojump_clock):
     policies = discover()
     unheard = Ignored(without_engine(policies), partial(ignored, policies, world.store.list))
     retry = Resource(ResourceKey("MeshRetry", "default", "often"), MeshRetry())
