@@ -226,8 +226,7 @@ class History:
         """Why a request was allowed to fail; "" if it was not."""
         if not self.planes[r.zone].always("up", r.began - 0.5, r.ended):
             return "its own zone was down"
-        track = self.denies.get((r.zone, r.service))
-        if track is not None and not track.always("no", r.began - SETTLE_S, r.ended):
+        if self.is_denied(r):
             return "denied, or just before"
         if not any(self.lived(i, r) for i in self.instances.values()):
             return "no live instance anywhere"
@@ -247,7 +246,27 @@ class History:
                 # Its inbound listens anew and knows neither clients nor that the application is dead: the handshake
                 # comes first, and after it a client cannot move on.
                 return f"new listener, dead application: to {i.name}"
+            if r.service in i.service.during(r.began, r.ended) and dead < r.began and self.is_stranger(i, r, dead):
+                return f"a stranger since a denial, dead application: to {i.name}"
         return ""
+
+    def is_stranger(self, i, r, died):
+        """Whether an instance that ``died`` may have held who asks for a stranger, and not have known that it was dead.
+
+        Its inbound forgets an address whose client it denies (here all have the same), until it has let in another.
+        Once somebody has been lost to it, it knows.
+        """
+        same = [s for s in self.seen if s.service == r.service]
+        answered = max((s.ended for s in same if s.answer == i.name and s.ended <= died), default=0.0)
+        failed = [s for s in same if s.answer is None and answered <= s.ended]
+        denied = [s for s in failed if s.ended <= r.ended and self.is_denied(s)]
+        lost = [s for s in failed if died < s.began and s.ended < r.began and not self.is_denied(s)]
+        return bool(denied) and not lost
+
+    def is_denied(self, r):
+        """Whether who asked was denied, or just before."""
+        track = self.denies.get((r.zone, r.service))
+        return track is not None and not track.always("no", r.began - SETTLE_S, r.ended)
 
     def lived(self, i, r):
         """Whether an instance of the service lived at some time of a request."""
