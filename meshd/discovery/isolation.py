@@ -4,15 +4,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 from meshd.discovery.messages import Rejection
+from meshd.model.errors import shortened
 
 Blame = Callable[[str, Rejection, Collection[str]], Mapping[str, str]]
 """(type, why it was rejected, names in the response) -> the names that the other end did not apply, with the reasons.
 
 It has applied the others. None of them named: the response was rejected as a whole and nothing of it was applied.
 """
-
-MAX_REASON = 500
-"""Characters of a reason that are kept: the other end chooses them, and every refused resource holds one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +52,7 @@ class Isolation:
         for name in guilty:
             before, after = sent[name]
             if after is not None:
-                self.refused[name] = Refused(after, _cut(blamed.get(name, reason)), before)
+                self.refused[name] = Refused(after, shortened(blamed.get(name, reason)), before)
         if guilty:
             self.accepted([n for n in names if n not in guilty])
             return guilty
@@ -66,7 +64,3 @@ class Isolation:
         """Whether this version was refused already."""
         refused = self.refused.get(name)
         return refused is not None and refused.version == version
-
-
-def _cut(reason: str) -> str:
-    return reason if len(reason) <= MAX_REASON else reason[: MAX_REASON - 3] + "..."

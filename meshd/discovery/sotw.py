@@ -10,9 +10,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from meshd.discovery.isolation import MAX_REASON, Blame, Isolation, Refused
+from meshd.discovery.isolation import Blame, Isolation, Refused
 from meshd.discovery.messages import WILDCARD, Entry, Rejection, StateRequest, StateResponse
 from meshd.discovery.sender import MANY, Answer, Resources, Waiting
+from meshd.model.errors import MAX_REASON
 
 DIGEST_BYTES = 16
 _MASK = (1 << 8 * DIGEST_BYTES) - 1

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 from meshd import __version__
 from meshd.kinds import proxy_insights
 from meshd.kinds.proxy_insights import DataplaneInsight, DiscoverySubscription, ZoneEgressInsight, ZoneIngressInsight
-from meshd.model.errors import Violation
+from meshd.model.errors import Violation, shortened
 from meshd.model.fields import Struct
 from meshd.model.resource import Resource, ResourceKey
 
@@ -28,8 +28,8 @@ INSIGHTS: dict[str, type[DataplaneInsight] | type[ZoneIngressInsight] | type[Zon
 }
 
 REFUSED = "refused"
-MAX_REASONS, MAX_REASON = 50, 500
-"""How many reasons an insight has, and how many characters of each."""
+MAX_REASONS = 50
+"""How many reasons an insight has."""
 
 VERSION = proxy_insights.Version(
     kuma_dp=proxy_insights.KumaDpVersion(version=__version__, kuma_cp_compatible=True),
@@ -118,17 +118,13 @@ def reported(stored: Resource, refused: tuple[Violation, ...], said: Mapping[str
     kept = (before or {}) if said is None else said
     metadata: dict[str, JsonValue] = {k: v for k, v in kept.items() if k != REFUSED}
     if refused:
-        shown: dict[str, JsonValue] = {_cut(v.field): _cut(v.message) for v in refused[:MAX_REASONS]}
+        shown: dict[str, JsonValue] = {shortened(v.field): shortened(v.message) for v in refused[:MAX_REASONS]}
         if len(refused) > MAX_REASONS:
             shown["..."] = f"and {len(refused) - MAX_REASONS} more; see the log"
         metadata[REFUSED] = shown
     if metadata == (before or {}):
         return stored
     return replace(stored, spec=stored.spec.model_copy(update={"metadata": metadata or None}))
-
-
-def _cut(words: str) -> str:
-    return words if len(words) <= MAX_REASON else words[: MAX_REASON - 3] + "..."
 
 
 def ended(stored: Resource, keep_instance: str, now: datetime) -> Resource:

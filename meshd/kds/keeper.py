@@ -10,11 +10,11 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from meshd.discovery import Received
-from meshd.kds.merge import Batch, Merged, joined, pieces, shortened
+from meshd.kds.merge import Batch, Merged, joined, pieces
 from meshd.kds.metrics import Metrics
 from meshd.kds.outbox import Outbox
 from meshd.kds.quarantine import Direction, Held, Quarantined, Refusal, after_batch, quarantined
-from meshd.model.errors import ConflictError, NotFoundError, UnavailableError
+from meshd.model.errors import ConflictError, NotFoundError, UnavailableError, shortened
 from meshd.model.registry import Registry
 from meshd.model.resource import Resource, ResourceKey
 from meshd.model.resource_type import ResourceType

@@ -15,13 +15,10 @@ from meshd.kds.names import hashed_name, keys_of
 from meshd.kds.quarantine import Refusal
 from meshd.model import codec
 from meshd.model import labels as label
-from meshd.model.errors import InvalidError
+from meshd.model.errors import InvalidError, shortened
 from meshd.model.resource import Resource, ResourceKey
 from meshd.model.resource_type import Flow, ResourceType
 from meshd.store.store import Create, Delete, Edit, Update
-
-MAX_REASON = 500
-"""A reason goes into logs, answers and a NACK; a peer must not make it long."""
 
 MADE_HERE = "user error: a resource of that name was made in this zone; delete or rename it"
 """Why a zone does not take what the global sent. It begins with Kuma's words: a Kuma global shows it to its users."""
@@ -274,11 +271,6 @@ def build(
 def refusal(key: ResourceKey, reason: str) -> Refusal:
     """A refusal with its reason cut to a length fit for logs."""
     return Refusal(key, shortened(reason))
-
-
-def shortened(reason: str) -> str:
-    """What a peer says or makes us say, cut to a length fit for logs, answers and metrics."""
-    return reason if len(reason) <= MAX_REASON else reason[: MAX_REASON - 3] + "..."
 
 
 def belongs_to(resource: Resource) -> str:

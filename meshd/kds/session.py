@@ -17,10 +17,10 @@ from meshd.discovery.messages import WILDCARD, DeltaResponse
 from meshd.kds.health import UNACKNOWLEDGED_S, Counts, overdue
 from meshd.kds.keeper import DEBOUNCE_S, ControlPlane, Plan, Quarantine, apply, settled
 from meshd.kds.ledger import EMPTY, Kept, KindSync, State, Sum, behind, contradicts, listed, sum_of
-from meshd.kds.merge import Batch, Merged, complaint, shortened
+from meshd.kds.merge import Batch, Merged, complaint
 from meshd.kds.metrics import Metrics
 from meshd.kds.quarantine import Direction
-from meshd.model.errors import PeerError, UnavailableError
+from meshd.model.errors import PeerError, UnavailableError, shortened
 from meshd.model.resource import ResourceKey
 from meshd.store.store import Delete
 

@@ -23,6 +23,15 @@ class Violation:
         return f"{self.field}: {self.message}" if self.field else self.message
 
 
+MAX_REASON = 500
+"""Characters of a reason that are kept where somebody else chooses how long it is."""
+
+
+def shortened(reason: str) -> str:
+    """A reason cut to a length fit for logs, answers, insights and memory."""
+    return reason if len(reason) <= MAX_REASON else reason[: MAX_REASON - 3] + "..."
+
+
 class InvalidError(MeshdError):
     """The caller's data is wrong; carries every violation that was found, not just the first."""
 

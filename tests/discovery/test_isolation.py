@@ -5,7 +5,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from meshd.discovery.isolation import MAX_REASON, Isolation
+from meshd.discovery.isolation import Isolation
+from meshd.model.errors import MAX_REASON
 from tests.discovery.proxies import (
     CLUSTERS,
     ENDPOINTS,

@@ -2,10 +2,10 @@
 
 from datetime import timedelta
 
-from meshd.insight.proxies import MAX_REASON, MAX_REASONS
+from meshd.insight.proxies import MAX_REASONS
 from meshd.insight.streams import Counts, Stream, streaming, touched
 from meshd.kinds.proxy_insights import Version
-from meshd.model.errors import Violation
+from meshd.model.errors import MAX_REASON, Violation
 from meshd.model.resource import ResourceKey
 from tests.rest.support import NOW
 
