@@ -14,10 +14,9 @@ from meshd.model.codec import ZERO_TIME
 from meshd.model.registry import Registry
 from meshd.model.resource import ResourceKey
 from meshd.model.resource_type import Flow, ResourceType, Scope
+from meshd.model.versions import KUMA
 from meshd.store.store import Store
 
-KUMA_API = "2.14.3"
-"""The version of Kuma whose API this is. What kumactl and the GUI must fit is in ``product`` and ``version``."""
 FROM_AS_RULES = frozenset({"MeshAccessLog", "MeshCircuitBreaker", "MeshRateLimit", "MeshTLS", "MeshTimeout"})
 """Policies whose ``from`` and ``rules`` say the same."""
 CLUSTER_ID = ResourceKey("Config", "", "kuma-cluster-id")
@@ -33,7 +32,7 @@ def index(store: Store, hostname: str, instance_id: str) -> dict[str, Any]:
     return {
         "hostname": hostname,
         "product": "Kuma",
-        "version": KUMA_API,
+        "version": KUMA,
         "instanceId": instance_id,
         "clusterId": cast("ConfigSpec", cluster.spec).config if cluster is not None else "",
         "gui": "",
