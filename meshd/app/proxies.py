@@ -9,7 +9,7 @@ from meshd.app.carriers import Carrier, Wanted, builtin, selections
 from meshd.app.carriers import envoy as envoy_carrier
 from meshd.app.envoys import bootstrap_params, system_ca
 from meshd.app.envoys import options as envoy_options
-from meshd.app.role import Role, read_data_source
+from meshd.app.role import Role
 from meshd.app.service import Ignored, ProxyHost
 from meshd.app.xds import Door, Parts
 from meshd.config import LoadedConfig
@@ -18,7 +18,6 @@ from meshd.config.tree import ProxyEntry
 from meshd.envoy.keeper import Fleet
 from meshd.envoy.metrics import Metrics as EnvoyMetrics
 from meshd.envoy.service import Surroundings
-from meshd.kinds.external_service import DataSource
 from meshd.l4.metrics import Metrics as EngineMetrics
 from meshd.l4.render import Settings as EngineSettings
 from meshd.l4.service import Engine
@@ -34,16 +33,13 @@ def proxy_host(role: Role, loaded: LoadedConfig, parts: Parts, door: Door) -> Pr
     metrics = EngineMetrics(role.metrics)
     limits = EngineLimits(drain_s=role.config.general.drain_time.total_seconds())
 
-    def read_source(mesh: str, source: DataSource) -> bytes:
-        return read_data_source(role.store, role.config.general.data_source_dir, mesh, source)
-
     dns = role.config.dns_server
     # A wildcard socket would take the port from the other zones of this host, in 127/8 it is never needed; and from
     # the inbounds of Dataplanes that are still to come.
     own_sockets = dns.is_on_loopback or bool(role.config.selections)
 
     def engine_for(cell: Latest[Resource], entry: ProxyEntry) -> Engine:
-        settings = EngineSettings(owns_vips=entry.vips, own_sockets=own_sockets, read_source=read_source)
+        settings = EngineSettings(owns_vips=entry.vips, own_sockets=own_sockets, read_source=role.read_source)
         return Engine(
             cell,
             parts.views,

@@ -120,6 +120,10 @@ class Role:
         """What KDS needs of this role."""
         return ControlPlane(self.store, self.registry, utc_now, self.metrics, self.instance_id, KUMA)
 
+    def read_source(self, mesh: str, source: DataSource) -> bytes:
+        """The bytes that a data source of a mesh names; see ``read_data_source``."""
+        return read_data_source(self.store, self.config.general.data_source_dir, mesh, source)
+
     def ca_keeper(self) -> CaKeeper:
         """The keeper of keys and certificate authorities."""
         return CaKeeper(

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
-from meshd.app.role import Role, read_data_source, utc_now
+from meshd.app.role import Role, utc_now
 from meshd.app.server import DpListener
 from meshd.ca.identity import dataplane_uris
 from meshd.ca.internal import InternalCredentials
@@ -13,7 +13,6 @@ from meshd.ca.service import IdentityService
 from meshd.config import Config
 from meshd.config.dp_server import DpAuthn, ZoneAuthn
 from meshd.insight.service import ProxyInsights
-from meshd.kinds.external_service import DataSource
 from meshd.l4.client import Resolver as HostNames
 from meshd.model.resource import Resource, ResourceKey
 from meshd.runtime.latest import Latest
@@ -103,12 +102,9 @@ def dp_server_of(role: Role, parts: Parts, insights: ProxyInsights, door: Door) 
     """What serves the proxies that connect, and its socket."""
     config = role.config
 
-    def read_source(mesh: str, source: DataSource) -> bytes:
-        return read_data_source(role.store, role.config.general.data_source_dir, mesh, source)
-
     identities = parts.identities
     outside = Outside(
-        identities.credentials, identities.release, read_source, parts.material, parts.host_names.addresses
+        identities.credentials, identities.release, role.read_source, parts.material, parts.host_names.addresses
     )
     renderer = XdsKeeper(config.zone_name, role.store, parts.views, role.shapers, outside, role.metrics)
     here = ControlPlane(role.store, role.registry, utc_now, role.rng, role.metrics, role.instance_id)
