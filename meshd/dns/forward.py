@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv4Network
 
 from meshd.dns import answer, wire
 from meshd.dns.reply import Reply, opt_record
-from meshd.dns.table import NameTable, ancestors
+from meshd.dns.table import HEX, IN_ADDR, IP6, MAPPED, NameTable, is_within, nibbles
 from meshd.dns.wire import Query
 
 NEXT_SERVER_RCODES = frozenset({wire.FORMERR, wire.SERVFAIL, wire.NOTIMP, wire.REFUSED})
@@ -25,9 +25,6 @@ MAX_DOWN_S = 5.0
 PATIENCE_S = 0.4
 """How long a server that was never measured has before the next one is asked as well."""
 MIN_PATIENCE_S, MAX_PATIENCE_S = 0.1, 1.0
-IN_ADDR_ARPA = (b"in-addr", b"arpa")
-IP6_ARPA = (b"ip6", b"arpa")
-MAPPED_NIBBLES = b"0" * 20 + b"f" * 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,8 +186,7 @@ def stays_here(query: Query, apex: bytes, vips: IPv4Network | None) -> bool:
 
     The table answers these; this is the last gate before the wire.
     """
-    name = query.name
-    if name == apex or (name.endswith(apex) and apex in ancestors(name)):
+    if is_within(query.name, apex):
         return True
     return vips is not None and (address := reverse_address(query.labels)) is not None and address in vips
 
@@ -198,12 +194,12 @@ def stays_here(query: Query, apex: bytes, vips: IPv4Network | None) -> bool:
 def reverse_address(labels: tuple[bytes, ...]) -> IPv4Address | None:
     """The IPv4 address that a whole reverse name stands for, also as the IPv6 form of one (``::ffff:hhhh:hhhh``)."""
     folded = tuple(label.lower() for label in labels)
-    if folded[-2:] == IN_ADDR_ARPA and len(folded) == 6:
+    if folded[-2:] == IN_ADDR and len(folded) == 6:
         parts = folded[3::-1]
         if all(part.isdigit() and len(part) <= 3 and int(part) < 256 for part in parts):
             return IPv4Address(bytes(int(part) for part in parts))
-    if folded[-2:] == IP6_ARPA and len(folded) == 34 and all(len(label) == 1 for label in folded[:32]):
-        nibbles = b"".join(folded[31::-1])
-        if nibbles.startswith(MAPPED_NIBBLES) and all(n in b"0123456789abcdef" for n in nibbles):
-            return IPv4Address(int(nibbles[24:], 16))
+    if folded[-2:] == IP6 and len(folded) == 34 and all(len(label) == 1 for label in folded[:32]):
+        digits = folded[31::-1]
+        if digits[:24] == tuple(nibbles(MAPPED)) and all(digit in HEX for digit in digits):
+            return IPv4Address(int(b"".join(digits[24:]), 16))
     return None

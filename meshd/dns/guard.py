@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Final
 
+from meshd.dns.table import MAPPED
+
 Network = IPv4Network | IPv6Network
 
 LOOPBACK: Final[tuple[Network, ...]] = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
@@ -70,9 +72,6 @@ class Guard:
                 # One that may not ask is not asked to come again.
                 return Verdict.BY_TCP if allowed and (count - self._rate) % SLIP == 0 else Verdict.DROP
         return Verdict.ANSWER if allowed else Verdict.REFUSE
-
-
-MAPPED: Final = b"\0" * 10 + b"\xff\xff"
 
 
 def unpacked(host: bytes) -> IPv4Address | IPv6Address:

@@ -9,11 +9,11 @@ import json
 import pickle
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, Final
 
 from meshd.dns.settings import DnsSettings
 from meshd.dns.table import Change, Entry
+from meshd.model.steps import portions
 
 LENGTH_BYTES: Final = 4
 MAX_REPORT_BYTES: Final = 1 << 20
@@ -99,15 +99,9 @@ class Pending:
         """Take it all out, in portions; that the names are known comes last."""
         names, titles, is_known = self._names, self._titles, self._is_known
         self._names, self._titles, self._is_known = {}, {}, None
-        for portion in _portions(names):
-            yield Change(names=portion)
-        for titled in _portions(titles):
-            yield Change(titles=titled)
+        for some in portions(names.items(), NAMES_A_MESSAGE):
+            yield Change(names=dict(some))
+        for titled in portions(titles.items(), NAMES_A_MESSAGE):
+            yield Change(titles=dict(titled))
         if is_known is not None:
             yield Change(is_known=is_known)
-
-
-def _portions(items: dict[bytes, Any]) -> Iterator[dict[bytes, Any]]:
-    iterator = iter(items.items())
-    while portion := dict(islice(iterator, NAMES_A_MESSAGE)):
-        yield portion

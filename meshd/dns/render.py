@@ -3,16 +3,15 @@
 Finding out what changed looks at everything, if briefly; so it is work in steps, and the names change in portions.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
-from itertools import islice
 from types import MappingProxyType
 from typing import Final, TypeVar
 
 from meshd.dns.table import Change, Entry, NameTable
 from meshd.dns.wire import name_to_wire
-from meshd.model.steps import Steps, finished
+from meshd.model.steps import Steps, finished, portions
 from meshd.topology.view import BoundVips, MeshView, ServiceView, Vip
 
 T = TypeVar("T")
@@ -167,13 +166,6 @@ def differing(old: Mapping[str, T], new: Mapping[str, T]) -> Steps[set[str]]:
                 found.add(key)
         yield
     return found
-
-
-def portions(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """The items in turn, so many at a time."""
-    iterator = iter(items)
-    while some := list(islice(iterator, size)):
-        yield some
 
 
 def is_answered(vip: Vip, bound: BoundVips | None) -> bool:

@@ -152,7 +152,7 @@ class NameTable:
 
     def is_ours(self, name: bytes) -> bool:
         """Whether the name is the domain's or beneath it."""
-        return name == self.apex or (name.endswith(self.apex) and self.apex in ancestors(name))
+        return is_within(name, self.apex)
 
     def contents(self) -> Change:
         """All that an empty table of the same settings must be told to answer as this one."""
@@ -166,6 +166,11 @@ class NameTable:
             nodes.pop(name, None)
         else:
             nodes[name] = Node(entry)
+
+
+def is_within(name: bytes, apex: bytes) -> bool:
+    """Whether a name in wire form is a domain's or beneath it."""
+    return name == apex or (name.endswith(apex) and apex in ancestors(name))
 
 
 def ancestors(name: bytes) -> Iterator[bytes]:

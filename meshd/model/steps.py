@@ -3,7 +3,8 @@
 ``runtime.steps.in_steps`` runs one beside everything else; ``finished`` at once.
 """
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterable, Iterator
+from itertools import islice
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -19,3 +20,10 @@ def finished(work: Steps[T]) -> T:
         except StopIteration as end:
             result: T = end.value
             return result
+
+
+def portions(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """The items in turn, so many at a time."""
+    iterator = iter(items)
+    while some := list(islice(iterator, size)):
+        yield some
