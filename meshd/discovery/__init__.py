@@ -3,6 +3,7 @@
 - ``messages``: ``DeltaRequest`` and ``DeltaResponse``, what the two ends exchange; ``Node``, who is asking.
 - ``sender``: ``Sender``, the end that owns resources: subscriptions, one unacknowledged response per type, coalescing.
 - ``sotw``: ``StateOfTheWorld``, the same for the older form of the protocol, in which there are no increments.
+- ``sums``: one number for a set of resources and their versions.
 - ``isolation``: which resources of a rejected response are the bad ones.
 - ``receiver``: ``Receiver``, the end that keeps copies: the first response is the complete state, then increments.
 - ``wire``, ``state_wire``: those messages as protobuf bytes, joined by hand from ``fields``, since generated codecs are

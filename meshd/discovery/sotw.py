@@ -5,26 +5,21 @@ is new of the names. Versions are hashes over all that the other end has once it
 a reconnect, also to another process, what is current is not sent again.
 """
 
-import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from meshd.discovery import sums
 from meshd.discovery.isolation import Blame, Isolation, Refused
 from meshd.discovery.messages import WILDCARD, Entry, Rejection, StateRequest, StateResponse
 from meshd.discovery.sender import MANY, Answer, Resources, Waiting
 from meshd.model.errors import MAX_REASON
 
-DIGEST_BYTES = 16
-_MASK = (1 << 8 * DIGEST_BYTES) - 1
-
 
 def digest(entry: Entry) -> int:
     """A number for a resource and its version; the entry keeps it. A version is the sum of those of its resources."""
     if not entry.digest:
-        text = f"{len(entry.name)}:{entry.name}{entry.version}"
-        value = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).digest(), "big")
-        object.__setattr__(entry, "digest", value)
+        object.__setattr__(entry, "digest", sums.of_one(entry.name, entry.version))
     return entry.digest
 
 
@@ -86,7 +81,7 @@ class _State:
         for name, entry in changes.items():
             before = self.held.get(name)
             total += (digest(entry) if entry is not None else 0) - (digest(before) if before is not None else 0)
-        return f"{total & _MASK:0{2 * DIGEST_BYTES}x}"
+        return sums.shown(total)
 
 
 class StateOfTheWorld:
@@ -316,7 +311,7 @@ class StateOfTheWorld:
         claimed, state.claimed = state.claimed, ""
         names = self._resources.names(type_url) if state.whole else state.names
         entries = [entry for name in names if (entry := self._resources.get(type_url, name)) is not None]
-        if f"{sum(map(digest, entries)) & _MASK:0{2 * DIGEST_BYTES}x}" == claimed:
+        if sums.shown(sum(map(digest, entries))) == claimed:
             for entry in entries:
                 state.put(entry.name, entry)
             state.owed = state.everything = False

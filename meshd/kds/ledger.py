@@ -7,20 +7,19 @@ was stored, so that it also shows when something else changed a copy.
 """
 
 import enum
-import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from meshd.discovery import sums
 from meshd.model.resource import Resource
 
 MARK = "meshd-sum"
-DIGEST_BYTES = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Sum:
-    """How many resources a set has, and the sum of their hashes modulo 2^128."""
+    """How many resources a set has, and the sum of their hashes."""
 
     count: int = 0
     total: int = 0
@@ -29,15 +28,15 @@ class Sum:
         """The sum once a resource has another version; None: it is not there."""
         count, total = self.count, self.total
         if before is not None:
-            count, total = count - 1, total - of_one(name, before)
+            count, total = count - 1, total - sums.of_one(name, before)
         if after is not None:
-            count, total = count + 1, total + of_one(name, after)
-        return Sum(count, total % (1 << 8 * DIGEST_BYTES))
+            count, total = count + 1, total + sums.of_one(name, after)
+        return Sum(count, total)
 
     @property
     def digest(self) -> str:
         """The sum of the hashes, 32 hex digits."""
-        return f"{self.total:0{2 * DIGEST_BYTES}x}"
+        return sums.shown(self.total)
 
     @property
     def mark(self) -> str:
@@ -48,15 +47,9 @@ class Sum:
 EMPTY = Sum()
 
 
-def of_one(name: str, version: str) -> int:
-    """The hash of one resource. Names have no NUL."""
-    return int.from_bytes(hashlib.sha256(f"{name}\0{version}".encode()).digest()[:DIGEST_BYTES], "big")
-
-
 def sum_of(versions: Mapping[str, str]) -> Sum:
     """The sum of a whole set."""
-    total = sum(of_one(name, version) for name, version in versions.items())
-    return Sum(len(versions), total % (1 << 8 * DIGEST_BYTES))
+    return Sum(len(versions), sum(sums.of_one(name, version) for name, version in versions.items()))
 
 
 def contradicts(mark: str, own: Sum) -> bool:
