@@ -1,16 +1,14 @@
 """Which policies a proxy of the built-in engine takes no notice of, so that this can be said."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import cast
 
 from meshd.kinds.dataplane import Dataplane
-from meshd.kinds.without_effect import WITHOUT_EFFECT
+from meshd.kinds.without_effect import NO_EFFECT, WITHOUT_EFFECT
 from meshd.model.errors import Violation
 from meshd.model.resource import Resource
 from meshd.policies import Policy
 from meshd.rules import match
 
-NO_EFFECT = "has no effect: this version of meshd stores it, passes it on and prints it, and nothing else"
 REASON = "has no effect here: the built-in engine carries bytes and has timeouts and retries of its own; use Envoy"
 
 
@@ -24,7 +22,7 @@ def idle(stored: Callable[[str, str], Sequence[Resource]], dataplane: Resource) 
     for type_ in WITHOUT_EFFECT:
         if type_.is_policy and not type_.flat:
             for resource in stored(type_.kind, dataplane.key.mesh):
-                if not match.is_shadow(resource) and _is_about(resource, dataplane):
+                if not match.is_shadow(resource) and match.selects_proxy(resource, dataplane):
                     yield Violation(f"{type_.kind} {resource.display_name}", NO_EFFECT)
 
 
@@ -46,14 +44,11 @@ def ignored(
             for policy in policies
             if policy.type.kind in kinds
             for resource in stored(policy.type.kind, dataplane.key.mesh)
-            if not match.is_shadow(resource) and _is_about(resource, dataplane) and not _is_initial(policy, resource)
+            if not match.is_shadow(resource)
+            and match.selects_proxy(resource, dataplane)
+            and not _is_initial(policy, resource)
         ),
     )
-
-
-def _is_about(policy: Resource, dataplane: Resource) -> bool:
-    inbounds = cast("Dataplane", dataplane.spec).networking.inbound
-    return match.selects_proxy(policy, dataplane) or any(match.selects_inbound(policy, dataplane, i) for i in inbounds)
 
 
 def _is_initial(policy: Policy, resource: Resource) -> bool:

@@ -47,14 +47,12 @@ def is_about(type_: ResourceType, policy: Resource, dataplane: Resource) -> bool
     """Whether a policy is about a Dataplane or one of its inbounds; an old one by any of its selectors."""
     if match.is_shadow(policy):
         return False
-    spec = cast("Dataplane", dataplane.spec)
     if type_.flat:
-        tags = [spec.networking.gateway.tags] if spec.networking.gateway else [i.tags for i in spec.networking.inbound]
+        networking = cast("Dataplane", dataplane.spec).networking
+        tags = [networking.gateway.tags] if networking.gateway else [i.tags for i in networking.inbound]
         selectors = (s for name in SELECTORS for s in getattr(policy.spec, name, ()))
         return any(selects(s.match, t) for s in selectors for t in tags)
-    return match.selects_proxy(policy, dataplane) or any(
-        match.selects_inbound(policy, dataplane, inbound) for inbound in spec.networking.inbound
-    )
+    return match.selects_proxy(policy, dataplane)
 
 
 def selects(wanted: Mapping[str, str], tags: Mapping[str, str]) -> bool:

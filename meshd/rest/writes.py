@@ -11,7 +11,7 @@ from meshd.kinds.membership import membership_violations
 from meshd.kinds.mesh import Mesh
 from meshd.kinds.mesh_rules import mesh_delete_violations, mesh_update_violations
 from meshd.kinds.small_rules import zone_delete_violations
-from meshd.kinds.without_effect import EFFECTLESS
+from meshd.kinds.without_effect import EFFECTLESS, NO_EFFECT
 from meshd.kinds.zone_ingress import ZoneIngress
 from meshd.kinds.zone_insight import ZoneInsight
 from meshd.model.errors import InvalidError, Violation
@@ -89,9 +89,6 @@ def dataplane_violations(store: Store, wanted: Resource) -> list[Violation]:
     if mesh is None:
         return []
     return [*membership_violations(cast("Dataplane", wanted.spec), wanted.key.mesh, cast("Mesh", mesh.spec))]
-
-
-NO_EFFECT = "has no effect: this version of meshd stores it, passes it on and prints it, and nothing else"
 
 
 def warnings(store: Store, resource: Resource) -> list[str]:

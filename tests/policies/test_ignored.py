@@ -2,7 +2,8 @@ from dataclasses import replace
 
 import pytest
 
-from meshd.policies.ignored import NO_EFFECT, REASON, ignored, without_engine
+from meshd.kinds.without_effect import NO_EFFECT
+from meshd.policies.ignored import REASON, ignored, without_engine
 from meshd.policies.initial import initial_policies
 from meshd.policies.mesh_retry import MeshRetry
 from tests.policies.support import POLICIES, policy
