@@ -68,8 +68,7 @@ def query_of(name: str, qtype: str) -> bytes:
         problems.append(Violation("type", f"{qtype!r} is no type of DNS records; write it as A, AAAA, SRV or TYPE65"))
     if problems or number is None:
         raise InvalidError("DNS query", problems)
-    head = wire.HEADER.pack(0, wire.RD, 1, 0, 0, 0)
-    return head + wire_name + number.to_bytes(2) + wire.CLASS_IN.to_bytes(2)
+    return wire.query_message(wire_name, number)
 
 
 def type_number(qtype: str) -> int | None:

@@ -43,8 +43,7 @@ def query_of(host: str, qtype: int) -> wire.Query:
         name = wire.name_to_wire(host)
     except ValueError as error:
         raise OSError(str(error)) from error
-    question = name + qtype.to_bytes(2) + wire.CLASS_IN.to_bytes(2)
-    return wire.parse_query(wire.HEADER.pack(0, wire.RD, 1, 0, 0, 0) + question)
+    return wire.parse_query(wire.query_message(name, qtype))
 
 
 def addresses_in(reply: bytes, qtype: int) -> tuple[str, ...]:

@@ -97,6 +97,11 @@ def name_to_wire(text: str) -> bytes:
     return wire
 
 
+def query_message(name: bytes, qtype: int) -> bytes:
+    """A query with id 0 for a name in wire form, that wishes for recursion and has no EDNS."""
+    return HEADER.pack(0, RD, 1, 0, 0, 0) + name + struct.pack("!HH", qtype, CLASS_IN)
+
+
 def labels_at(message: bytes, offset: int) -> tuple[tuple[bytes, ...], int]:
     """The labels of the uncompressed name at ``offset`` and the offset behind it.
 
