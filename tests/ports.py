@@ -6,10 +6,14 @@ import os
 import random
 import socket
 
+_worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_own = range(11000 + _worker, 31000, _workers)
 _second_octets = itertools.cycle(random.Random(os.getpid()).sample(range(10, 250), 240))
-_ports = itertools.cycle(random.Random(os.getpid()).sample(range(11000, 31000), 20000))
+_ports = itertools.cycle(random.Random(os.getpid()).sample(_own, len(_own)))
 """Below the range that the kernel gives to outgoing connections, so that none of them takes a port before it is bound;
-in an order of each process's own, so that two test workers seldom meet."""
+each test worker has ports of its own, so that none takes what another has found to be free; in an order of each
+process's own, so that two runs seldom meet."""
 
 
 def free_port(address="127.0.0.1"):
