@@ -16,6 +16,8 @@ PLAN = {"zone-a": {"instances": 1}, "zone-b": {"instances": 2, "ingresses": 2}, 
 def test_shares_are_those_of_the_instances(tmp_path, egress):
     count = 3000
     with zones(tmp_path, PLAN, egress=egress, store="memory") as lab:
+        # Who was asked before it was ready is left alone for some seconds.
+        eventually(lambda: len(lab.spread(lab.vips["zone-a"], 60)) == 6, 20)
         spread = lab.spread(lab.vips["zone-a"], count)
         assert spread[None] == 0, spread
         shares = Counter()
