@@ -26,7 +26,7 @@ from meshd.model.resource import Resource, ResourceKey
 from meshd.model.versions import KUMA
 from meshd.policies import Policy
 from meshd.policies.initial import initial_policies
-from meshd.rest.handlers import Api, ExplainName, Inspect
+from meshd.rest.api import Api, ExplainName, Inspect
 from meshd.rest.server import HttpMetrics, HttpServer, api_server, diagnostics_server
 from meshd.rpc import RpcMetrics
 from meshd.runtime.supervisor import Service
@@ -104,6 +104,7 @@ class Role:
             initial=self.initial,
             explain_name=explain_name,
             inspect=inspect,
+            policies=[(policy.type, policy.sections) for policy in self.policies],
         )
         return api_server(api, self.metrics, self.http_metrics)
 

@@ -8,11 +8,12 @@ import importlib
 import itertools
 import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from meshd.l4.table import PermitFor
 from meshd.model.resource import Resource
 from meshd.model.resource_type import Flow, ResourceType
+from meshd.rules.explain import Sections
 from meshd.xds.shaping import Shaper
 
 TRAVELS = Flow.GLOBAL_TO_ZONE | Flow.ZONE_TO_GLOBAL | Flow.ACROSS_ZONES | Flow.ZONE_LOCAL | Flow.HASHED
@@ -31,7 +32,7 @@ class Policy:
     ``type`` is its registry entry. ``order`` is when it takes effect among the policies (Kuma's numbers).
     ``permit_for`` is there for a policy that decides who may connect; at most one policy does. ``initial`` makes the
     ones that a new mesh of that name begins with, without labels (see ``initial.py``).
-    ``shaper`` changes what an Envoy is sent.
+    ``shaper`` changes what an Envoy is sent. ``sections`` is how its spec is read by who asks what it says.
     """
 
     type: ResourceType
@@ -39,6 +40,7 @@ class Policy:
     permit_for: PermitFor | None = None
     initial: Callable[[str], tuple[Resource, ...]] = nothing
     shaper: Shaper | None = None
+    sections: Sections = field(default_factory=Sections)
 
 
 def discover() -> tuple[Policy, ...]:

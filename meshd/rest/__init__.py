@@ -8,9 +8,12 @@
 ``view``      resources and overviews as JSON
 ``index``     what is not a resource: ``/``, ``/policies``, ``/_resources``, ``/global-insight``
 ``inspect``   what the Envoy of a proxy says
-``matched``   which policies are about a proxy, and the other way round
+``matched``   which policies are about a proxy and what they say, and the other way round
 ``writes``    what a write must hold to beyond its own shape: the mesh exists, nobody else owns it
-``handlers``  one request in, one answer out
+``api``       what all handlers share
+``handlers``  one request in, one answer out: resources
+``proxies``   the same: what is asked about a proxy
+``others``    the same: all else
 ``routes``    the Starlette applications (API, diagnostics)
 ``server``    serves an application over sockets it binds itself
 

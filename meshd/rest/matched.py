@@ -9,11 +9,13 @@ from typing import Any, cast
 
 from meshd.kinds.dataplane import Dataplane
 from meshd.kinds.without_effect import EFFECTLESS
+from meshd.kinds.without_effect import NO_EFFECT as NO_EFFECT_HERE
 from meshd.model.codec import encode_document
 from meshd.model.registry import Registry
 from meshd.model.resource import Resource
 from meshd.model.resource_type import ResourceType
 from meshd.rules import match
+from meshd.rules.explain import ROUTE, Explainer, Sections, conditions, no_rules
 
 Stored = Callable[[str, str], Sequence[Resource]]
 """The resources of a kind and mesh."""
@@ -41,6 +43,38 @@ def policies_of(registry: Registry, stored: Stored, dataplane: Resource) -> dict
         if policies
     ]
     return {"kind": SIDECAR, "total": len(items), "items": items}
+
+
+def rules_of(
+    registry: Registry,
+    explained: Sequence[tuple[ResourceType, Sections]],
+    stored: Stored,
+    mesh: Resource,
+    resource: Resource,
+) -> dict[str, Any]:
+    """``/meshes/{m}/dataplanes/{n}/_rules``: what the policies about a Dataplane say, by kind.
+
+    Of kinds without effect there is a warning for each policy. Of a builtin gateway (a Dataplane or a MeshGateway)
+    there is nothing to say: there are none here.
+    """
+    answer: dict[str, Any] = {"httpMatches": [], "resource": identity(resource, registry), "rules": []}
+    if resource.key.kind != "Dataplane":
+        return answer
+    routes = stored(ROUTE, resource.key.mesh)
+    explainer = Explainer(mesh, resource, routes, lambda r: identity(r, registry))
+    for type_, sections in explained:
+        policies = stored(type_.kind, resource.key.mesh)
+        rule = explainer.rule(type_.kind, sections, policies)
+        if rule is not None:
+            answer["rules"].append(rule)
+            answer["httpMatches"] += conditions(sections, match.of_proxy(policies, resource))
+    for type_ in registry:
+        if type_.is_policy and not type_.flat and type_.kind in EFFECTLESS:
+            about = [p for p in stored(type_.kind, resource.key.mesh) if is_about(type_, p, resource)]
+            if about:
+                warnings = [f"{policy.display_name} {NO_EFFECT_HERE}" for policy in about]
+                answer["rules"].append({"type": type_.kind, **no_rules(), "warnings": warnings})
+    return answer
 
 
 def is_about(type_: ResourceType, policy: Resource, dataplane: Resource) -> bool:
@@ -78,9 +112,9 @@ def attached(dataplane: Resource) -> dict[str, Any]:
 
 
 def identity(resource: Resource, registry: Registry) -> dict[str, Any]:
-    """An item of ``/meshes/{m}/{policies}/{n}/_resources/dataplanes``."""
+    """What a resource is, in the form of ``_resources/dataplanes`` and ``_rules``."""
     document = encode_document(resource, registry)
-    return {name: document[name] for name in IDENTITY if name in document}
+    return {"mesh": "", "labels": {}} | {name: document[name] for name in IDENTITY if name in document}
 
 
 def meta(resource: Resource, registry: Registry) -> dict[str, Any]:

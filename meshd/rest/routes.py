@@ -14,10 +14,24 @@ from meshd.kds.admin.wire import PROXY_KINDS
 from meshd.model.resource_type import ResourceType
 from meshd.model.resource_type import Scope as KindScope
 from meshd.rest import errors, inspect
-from meshd.rest.handlers import TOKENS, Api, Metrics, OtherHandlers, ResourceHandlers, guarded
+from meshd.rest.api import Api, Metrics, guarded
+from meshd.rest.handlers import ResourceHandlers
+from meshd.rest.others import TOKENS, OtherHandlers
+from meshd.rest.proxies import ProxyHandlers
 from meshd.rest.view import OVERVIEWS
 
 SERVICES = "ServiceInsight"
+RULED = ("Dataplane", "MeshGateway")
+"""Kinds whose resources have ``_rules``."""
+NEED_MESH_SERVICES = (
+    "_layout",
+    "_policies",
+    "_inbounds/{inbound}/_policies",
+    "_outbounds/{outbound}/_policies",
+    "_outbounds/{outbound}/_routes",
+    "_outbounds/{outbound}/_routes/{route}/_policies",
+)
+"""What Kuma answers about Dataplanes of meshes that have only MeshServices."""
 
 
 def api_app(api: Api, metrics: Metrics) -> ASGIApp:
@@ -64,22 +78,30 @@ def resource_routes(api: Api, type_: ResourceType) -> list[Route]:
             old = [prefix.removesuffix(path) + legacy for prefix in lists]
             routes += [get(prefix, handlers.list_overviews, errors.LIST) for prefix in old]
             routes.append(get(f"{in_mesh}/{legacy}/{{name}}", handlers.find_overview))
-        if type_.kind in PROXY_KINDS:
-            routes += [get(f"{item}/{part}", handlers.inspect(what)) for part, what in inspect.PATHS.items()]
-        if type_.kind == "Dataplane":
-            routes.append(get(f"{item}/policies", handlers.matched_policies))
-            routes += [get(f"{item}/{part}", handlers.needs_mesh_services) for part in ("_policies", "_layout")]
-        if type_.is_policy:
-            # kumactl asks with a hyphen
-            modern = [f"{item}/{mark}resources/dataplanes" for mark in ("_", "-")]
-            routes += [get(path_, handlers.matched_proxies, errors.LIST) for path_ in modern]
-            routes.append(get(f"{item}/dataplanes", handlers.attached_proxies, errors.LIST))
+        routes += proxy_routes(ProxyHandlers(api, type_), type_, item)
         routes += [get(prefix, handlers.list, errors.LIST) for prefix in lists]
         routes += [
             get(item, handlers.find),
             Route(item, guarded(handlers.put, errors.PROCESS), methods=["PUT"]),
             Route(item, guarded(handlers.delete, errors.DELETE), methods=["DELETE"]),
         ]
+    return routes
+
+
+def proxy_routes(handlers: ProxyHandlers, type_: ResourceType, item: str) -> list[Route]:
+    """The routes about one proxy, or about the proxies of one policy; ``item`` is the path of the resource."""
+    routes = []
+    if type_.kind in PROXY_KINDS:
+        routes += [get(f"{item}/{part}", handlers.inspect(what)) for part, what in inspect.PATHS.items()]
+    if type_.kind in RULED:
+        routes.append(get(f"{item}/_rules", handlers.rules))
+    if type_.kind == "Dataplane":
+        routes.append(get(f"{item}/policies", handlers.matched_policies))
+        routes += [get(f"{item}/{part}", handlers.needs_mesh_services) for part in NEED_MESH_SERVICES]
+    if type_.is_policy:
+        # kumactl asks with a hyphen
+        routes += [get(f"{item}/{mark}resources/dataplanes", handlers.matched_proxies, errors.LIST) for mark in "_-"]
+        routes.append(get(f"{item}/dataplanes", handlers.attached_proxies, errors.LIST))
     return routes
 
 

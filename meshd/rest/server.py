@@ -25,9 +25,9 @@ from prometheus_client import CollectorRegistry, Counter
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from meshd.config import Config
+from meshd.rest.api import Api, Metrics
 from meshd.rest.body import MAX_BYTES
 from meshd.rest.errors import RequestError, answer
-from meshd.rest.handlers import Api, Metrics
 from meshd.rest.routes import api_app, diagnostics_app
 from meshd.runtime.listen import WEATHER, accept_loop, open_listeners
 from meshd.runtime.tls_files import load_pair

@@ -23,11 +23,12 @@ SpecT = TypeVar("SpecT", bound=Spec)
 
 @dataclass(frozen=True, slots=True)
 class ToEntry(Generic[ConfT]):
-    """An entry of ``to`` and the policy it stands in."""
+    """An entry of ``to``, the policy it stands in, and its place there."""
 
     ref: TargetRef
     conf: ConfT
     policy: Resource
+    index: int
 
     def is_about(self, service: str, routes: Iterable[Resource] = ()) -> bool:
         """Whether it is about traffic to a service that comes by a route made of these MeshHTTPRoutes, if any."""
@@ -49,7 +50,9 @@ def to_entries(
     policies: Sequence[Resource], items: Callable[[Spec], Sequence[tuple[TargetRef, ConfT]]]
 ) -> tuple[ToEntry[ConfT], ...]:
     """The entries of policies sorted least specific first, in that order too."""
-    found = [ToEntry(ref, conf, policy) for policy in policies for ref, conf in items(policy.spec)]
+    found = [
+        ToEntry(ref, conf, policy, index) for policy in policies for index, (ref, conf) in enumerate(items(policy.spec))
+    ]
     return tuple(sorted(found, key=lambda entry: (matching.rank(entry.policy), _rank(entry.ref))))
 
 

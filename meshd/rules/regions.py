@@ -140,7 +140,7 @@ def partition(listed: Sequence[Entry[ConfT]], limit: int = MAX_REGIONS) -> tuple
         if budget < 0:
             raise ValueError(f"{len(listed)} entries over the tags {', '.join(sorted(values))} need too many regions")
         for region in _regions(values):
-            about = [entry for entry in group if _covers(entry.tags, region)]
+            about = [entry for entry in group if covers(entry.tags, region)]
             if about:
                 conf = merge_confs([entry.conf for entry in about])
                 rules.append(Rule(region, conf, tuple(entry.origin for entry in about)))
@@ -156,7 +156,8 @@ def _regions(values: Mapping[str, Collection[str]]) -> Iterator[Region]:
         yield tuple(tag for part in choice for tag in part)
 
 
-def _covers(tags: Mapping[str, str], region: Region) -> bool:
+def covers(tags: Mapping[str, str], region: Region) -> bool:
+    """Whether an entry about these tags is about a region of a partition that it is in."""
     positive = {tag.key: tag.value for tag in region if not tag.negated}
     return all(positive.get(key) == value for key, value in tags.items())
 

@@ -14,7 +14,7 @@ from meshd.model.codec import decode_document
 from meshd.model.resource import ResourceKey
 from meshd.policies import discover
 from meshd.policies.initial import initial_policies
-from meshd.rest.handlers import Api, Metrics, nobody_to_ask
+from meshd.rest.api import Api, Metrics, nobody_to_ask
 from meshd.rest.routes import api_app
 from meshd.store.memory import MemoryStore
 from meshd.store.store import Put
@@ -69,6 +69,7 @@ class Plane:
             lambda mesh: initial_policies(discover(), mesh, self.config.zone_name),
             explain_name,
             inspect,
+            [(policy.type, policy.sections) for policy in discover()],
         )
         transport = httpx.ASGITransport(api_app(self.api, Metrics(self.metrics)), client=(peer, 40000))
         self.client = httpx.AsyncClient(transport=transport, base_url=f"http://{host}")

@@ -86,12 +86,23 @@ async def test_proxies_come_in_pages(tmp_path):
     assert (await plane.get(f"{url}?name=web")).json()["total"] == 1
 
 
-@pytest.mark.parametrize("part", ["_policies", "_layout"])
+@pytest.mark.parametrize(
+    "part",
+    [
+        "_policies",
+        "_layout",
+        "_inbounds/kri_i/_policies",
+        "_outbounds/kri_o/_policies",
+        "_outbounds/kri_o/_routes",
+        "_outbounds/kri_o/_routes/kri_r/_policies",
+    ],
+)
 async def test_what_needs_mesh_services_says_so_as_in_kuma(part, tmp_path):
     plane = await plane_of(tmp_path)
     answer = await plane.get(f"/meshes/default/dataplanes/web-1/{part}")
     assert answer.status_code == 400
-    assert answer.json()["detail"] == f"bad request: can't use {part} endpoint without meshService enabled"
+    named = "_layout" if part == "_layout" else "_policies"  # Kuma's own words, for _routes too
+    assert answer.json()["detail"] == f"bad request: can't use {named} endpoint without meshService enabled"
 
 
 async def test_who_writes_what_has_no_effect_is_told_so(tmp_path):

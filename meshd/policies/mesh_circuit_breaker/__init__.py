@@ -6,10 +6,11 @@ with. README.md tells users.
 
 from meshd.model.resource_type import ResourceType, Scope
 from meshd.policies import TRAVELS, Policy
-from meshd.policies.mesh_circuit_breaker.envoy import CircuitBreakerShaper
+from meshd.policies.mesh_circuit_breaker.envoy import CircuitBreakerShaper, from_items, inbound_items, to_items
 from meshd.policies.mesh_circuit_breaker.initial import initial
 from meshd.policies.mesh_circuit_breaker.spec import MeshCircuitBreaker
 from meshd.policies.mesh_circuit_breaker.validate import validate
+from meshd.rules.explain import Sections
 
 TYPE = ResourceType(
     kind="MeshCircuitBreaker",
@@ -24,6 +25,7 @@ TYPE = ResourceType(
     is_policy=True,
 )
 
-POLICY = Policy(type=TYPE, order=1300, initial=initial, shaper=CircuitBreakerShaper())
+SECTIONS = Sections(to=to_items, clients=from_items, inbound=inbound_items)
+POLICY = Policy(type=TYPE, order=1300, initial=initial, shaper=CircuitBreakerShaper(), sections=SECTIONS)
 
 __all__ = ["POLICY", "TYPE", "MeshCircuitBreaker"]

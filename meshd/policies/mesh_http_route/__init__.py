@@ -6,9 +6,11 @@ tells users.
 
 from meshd.model.resource_type import ResourceType, Scope
 from meshd.policies import TRAVELS, Policy
-from meshd.policies.mesh_http_route.envoy import HttpRouteShaper
+from meshd.policies.mesh_http_route.envoy import HttpRouteShaper, to_items
+from meshd.policies.mesh_http_route.merge import conditions, merged_document
 from meshd.policies.mesh_http_route.spec import MeshHTTPRoute
 from meshd.policies.mesh_http_route.validate import validate
+from meshd.rules.explain import Sections
 
 TYPE = ResourceType(
     kind="MeshHTTPRoute",
@@ -23,6 +25,7 @@ TYPE = ResourceType(
     is_policy=True,
 )
 
-POLICY = Policy(type=TYPE, order=100, shaper=HttpRouteShaper())
+SECTIONS = Sections(to=to_items, merge=merged_document, conditions=conditions)
+POLICY = Policy(type=TYPE, order=100, shaper=HttpRouteShaper(), sections=SECTIONS)
 
 __all__ = ["POLICY", "TYPE", "MeshHTTPRoute"]

@@ -14,10 +14,11 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from meshd.model.resource import Resource
-from meshd.policies.mesh_http_route.spec import Match, PathMatchType, Rule, RuleConf
+from meshd.model.resource import Resource, Spec
+from meshd.policies.mesh_http_route.spec import Match, MeshHTTPRoute, PathMatchType, Rule, RuleConf
+from meshd.rules.explain import document
 from meshd.rules.merge import merge_confs
 from meshd.rules.outbound import ToEntry
 
@@ -47,6 +48,22 @@ def merged_rules(entries: Sequence[ToEntry[tuple[Rule, ...]]]) -> tuple[MergedRu
             _, confs, origins = same or (rule.matches, [], [])
             found.append((rule.matches, [*confs, rule.default], [*origins, entry.policy]))
     return tuple(MergedRule(matches, merge_confs(confs), tuple(origins)) for matches, confs, origins in reversed(found))
+
+
+def merged_document(entries: Sequence[ToEntry[tuple[Rule, ...]]]) -> dict[str, Any]:
+    """The rules of entries as one conf in JSON."""
+    return {
+        "rules": [
+            {"matches": [document(match) for match in rule.matches], "default": document(rule.conf)}
+            for rule in merged_rules(entries)
+        ]
+    }
+
+
+def conditions(spec: Spec) -> dict[str, list[dict[str, Any]]]:
+    """The conditions of each rule of a MeshHTTPRoute, by the name of its routes."""
+    rules = [rule for item in cast("MeshHTTPRoute", spec).to or () for rule in item.rules]
+    return {route_name(rule.matches): [document(match) for match in rule.matches] for rule in rules}
 
 
 def in_order(rules: Sequence[MergedRule]) -> list[tuple[Match, MergedRule]]:

@@ -6,10 +6,11 @@
 
 from meshd.model.resource_type import ResourceType, Scope
 from meshd.policies import TRAVELS, Policy
-from meshd.policies.mesh_retry.envoy import RetryShaper
+from meshd.policies.mesh_retry.envoy import RetryShaper, to_items
 from meshd.policies.mesh_retry.initial import initial
 from meshd.policies.mesh_retry.spec import MeshRetry
 from meshd.policies.mesh_retry.validate import validate
+from meshd.rules.explain import Sections
 
 TYPE = ResourceType(
     kind="MeshRetry",
@@ -24,6 +25,6 @@ TYPE = ResourceType(
     is_policy=True,
 )
 
-POLICY = Policy(type=TYPE, order=1400, initial=initial, shaper=RetryShaper())
+POLICY = Policy(type=TYPE, order=1400, initial=initial, shaper=RetryShaper(), sections=Sections(to=to_items))
 
 __all__ = ["POLICY", "TYPE", "MeshRetry"]

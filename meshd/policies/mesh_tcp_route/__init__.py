@@ -5,9 +5,10 @@
 
 from meshd.model.resource_type import ResourceType, Scope
 from meshd.policies import TRAVELS, Policy
-from meshd.policies.mesh_tcp_route.envoy import TcpRouteShaper
+from meshd.policies.mesh_tcp_route.envoy import TcpRouteShaper, merged_document, to_items
 from meshd.policies.mesh_tcp_route.spec import MeshTCPRoute
 from meshd.policies.mesh_tcp_route.validate import validate
+from meshd.rules.explain import Sections
 
 TYPE = ResourceType(
     kind="MeshTCPRoute",
@@ -22,6 +23,6 @@ TYPE = ResourceType(
     is_policy=True,
 )
 
-POLICY = Policy(type=TYPE, order=200, shaper=TcpRouteShaper())
+POLICY = Policy(type=TYPE, order=200, shaper=TcpRouteShaper(), sections=Sections(to=to_items, merge=merged_document))
 
 __all__ = ["POLICY", "TYPE", "MeshTCPRoute"]

@@ -4,12 +4,13 @@ Source: Kuma ``pkg/plugins/policies/meshtcproute/plugin`` (behaviour, not code).
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import cast
+from typing import Any, cast
 
 from meshd.model.resource import Resource, Spec
 from meshd.policies.mesh_tcp_route.spec import MeshTCPRoute, RuleConf
 from meshd.rules.backend_ref import BackendRef
-from meshd.rules.outbound import conf_of, to_entries
+from meshd.rules.explain import merged
+from meshd.rules.outbound import ToEntry, conf_of, to_entries
 from meshd.rules.target_ref import Kind, TargetRef
 from meshd.xds.backends import Subset, backends_of, subsets_of
 from meshd.xds.shaping import Destination, Routes, Shaper
@@ -37,6 +38,11 @@ def to_items(spec: Spec) -> list[tuple[TargetRef, RuleConf]]:
         (item.target_ref, item.rules[0].default if item.rules else _unchanged(item.target_ref))
         for item in cast("MeshTCPRoute", spec).to or ()
     ]
+
+
+def merged_document(entries: Sequence[ToEntry[RuleConf]]) -> dict[str, Any]:
+    """The shares that entries about one destination come to, as the rule that says them, in JSON."""
+    return {"default": merged(entries)}
 
 
 def _unchanged(ref: TargetRef) -> RuleConf:

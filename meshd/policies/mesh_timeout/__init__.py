@@ -6,10 +6,11 @@ with. README.md tells users.
 
 from meshd.model.resource_type import ResourceType, Scope
 from meshd.policies import TRAVELS, Policy
-from meshd.policies.mesh_timeout.envoy import TimeoutShaper
+from meshd.policies.mesh_timeout.envoy import TimeoutShaper, from_items, inbound_items, to_items
 from meshd.policies.mesh_timeout.initial import initial
 from meshd.policies.mesh_timeout.spec import MeshTimeout
 from meshd.policies.mesh_timeout.validate import validate
+from meshd.rules.explain import Sections
 
 TYPE = ResourceType(
     kind="MeshTimeout",
@@ -24,6 +25,7 @@ TYPE = ResourceType(
     is_policy=True,
 )
 
-POLICY = Policy(type=TYPE, order=1000, initial=initial, shaper=TimeoutShaper())
+SECTIONS = Sections(to=to_items, clients=from_items, inbound=inbound_items)
+POLICY = Policy(type=TYPE, order=1000, initial=initial, shaper=TimeoutShaper(), sections=SECTIONS)
 
 __all__ = ["POLICY", "TYPE", "MeshTimeout"]

@@ -69,6 +69,11 @@ def to_items(spec: Spec) -> list[tuple[TargetRef, Conf]]:
     return [(item.target_ref, item.default) for item in cast("MeshTimeout", spec).to or ()]
 
 
+def from_items(spec: Spec) -> list[tuple[TargetRef, Conf]]:
+    """The entries of ``from``."""
+    return [(item.target_ref, item.default) for item in cast("MeshTimeout", spec).from_ or ()]
+
+
 def inbound_items(spec: Spec) -> list[Item[Conf]]:
     """The entries of ``rules``, of ``from`` if there are none."""
     policy = cast("MeshTimeout", spec)

@@ -6,10 +6,11 @@
 
 from meshd.model.resource_type import ResourceType, Scope
 from meshd.policies import TRAVELS, Policy
-from meshd.policies.mesh_traffic_permission.permit import permit_for
+from meshd.policies.mesh_traffic_permission.permit import from_items, inbound_items, permit_for
 from meshd.policies.mesh_traffic_permission.rbac import RbacShaper
 from meshd.policies.mesh_traffic_permission.spec import MeshTrafficPermission
 from meshd.policies.mesh_traffic_permission.validate import validate
+from meshd.rules.explain import Sections
 
 TYPE = ResourceType(
     kind="MeshTrafficPermission",
@@ -24,6 +25,7 @@ TYPE = ResourceType(
     is_policy=True,
 )
 
-POLICY = Policy(type=TYPE, order=1100, permit_for=permit_for, shaper=RbacShaper())
+SECTIONS = Sections(clients=from_items, inbound=inbound_items)
+POLICY = Policy(type=TYPE, order=1100, permit_for=permit_for, shaper=RbacShaper(), sections=SECTIONS)
 
 __all__ = ["POLICY", "TYPE", "MeshTrafficPermission", "permit_for"]

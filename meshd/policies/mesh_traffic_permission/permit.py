@@ -20,9 +20,10 @@ from meshd.kinds.mesh import Mesh
 from meshd.l4.table import Permit, Verdict
 from meshd.model import labels as label
 from meshd.model.resource import Resource, Spec
-from meshd.policies.mesh_traffic_permission.spec import Action, FromConf, MeshTrafficPermission
+from meshd.policies.mesh_traffic_permission.spec import Action, FromConf, MeshTrafficPermission, RuleConf
 from meshd.rules import match
 from meshd.rules.client_match import ClientMatch
+from meshd.rules.inbound import Item
 from meshd.rules.regions import Group, Rule, confs_of_client, connected, entries
 from meshd.rules.target_ref import TargetRef
 from meshd.topology.view import MeshView
@@ -166,8 +167,14 @@ def of_policies(mesh: str, policies: Sequence[Resource]) -> ByTags | ByIdentity:
 
 def by_tags(mesh: str, policies: Sequence[Resource]) -> ByTags:
     """The permit that ``from`` alone gives."""
+    return ByTags(mesh, connected(entries(policies, from_items)))
 
-    def items(spec: Spec) -> list[tuple[TargetRef, FromConf]]:
-        return [(item.target_ref, item.default) for item in cast("MeshTrafficPermission", spec).from_ or ()]
 
-    return ByTags(mesh, connected(entries(policies, items)))
+def from_items(spec: Spec) -> list[tuple[TargetRef, FromConf]]:
+    """The entries of ``from``."""
+    return [(item.target_ref, item.default) for item in cast("MeshTrafficPermission", spec).from_ or ()]
+
+
+def inbound_items(spec: Spec) -> list[Item[RuleConf]]:
+    """The entries of ``rules``, whose conditions are in their confs."""
+    return [((), rule.default) for rule in cast("MeshTrafficPermission", spec).rules or ()]

@@ -1,0 +1,78 @@
+"""Proxies: what their Envoys say, which policies are about them, and the other way round."""
+
+from collections.abc import Callable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from meshd.kds.admin.wire import What
+from meshd.model.errors import UnavailableError
+from meshd.model.resource import Resource, ResourceKey
+from meshd.model.resource_type import ResourceType
+from meshd.rest import errors, index, inspect, matched, query
+from meshd.rest.api import Api, Handler, answer_page, find
+
+
+class ProxyHandlers:
+    """Of proxies of one kind; ``matched_proxies``, ``attached_proxies``: those that a policy of the kind is about."""
+
+    def __init__(self, api: Api, type_: ResourceType) -> None:
+        self._api = api
+        self._type = type_
+
+    def inspect(self, what: What) -> Handler:
+        """What the Envoy of a proxy says."""
+
+        async def run(request: Request) -> Response:
+            resource = find(
+                self._api, self._type, request, f"Could not get {index.words(self._type.kind).lower()} resource"
+            )
+            inspect.check_is_here(resource, self._api.role.zone)
+            asked = inspect.question(what, resource, request.query_params)
+            try:
+                body = await self._api.inspect(inspect.zone_of(resource), asked)
+            except UnavailableError as error:
+                raise inspect.failure(error) from None
+            return Response(body, media_type=inspect.media_type(asked))
+
+        return run
+
+    async def matched_policies(self, request: Request) -> Response:
+        """The policies about one Dataplane."""
+        dataplane = find(self._api, self._type, request, "Could not get MatchedPolicies")
+        return JSONResponse(matched.policies_of(self._api.registry, self._api.store.list, dataplane))
+
+    async def rules(self, request: Request) -> Response:
+        """What the policies about one Dataplane say."""
+        api = self._api
+        resource = find(api, self._type, request, f"Could not retrieve {self._type.kind}")
+        mesh = api.store.get(ResourceKey("Mesh", "", resource.key.mesh))
+        if mesh is None:
+            raise errors.not_found(errors.MESH)
+        return JSONResponse(matched.rules_of(api.registry, api.policies, api.store.list, mesh, resource))
+
+    async def needs_mesh_services(self, request: Request) -> Response:
+        """What Kuma answers about a Dataplane in a mesh without MeshServices, which none here uses."""
+        find(self._api, self._type, request)
+        # Kuma's own words, for _routes too
+        part = "_layout" if request.url.path.endswith("/_layout") else "_policies"
+        raise errors.bad_request(f"bad request: can't use {part} endpoint without meshService enabled")
+
+    async def matched_proxies(self, request: Request) -> Response:
+        """A page of the Dataplanes that one policy changes something for."""
+        return self._page_of_proxies(request, lambda d: matched.identity(d, self._api.registry))
+
+    async def attached_proxies(self, request: Request) -> Response:
+        """The same in the form of older clients."""
+        return self._page_of_proxies(request, matched.attached)
+
+    def _page_of_proxies(self, request: Request, show: Callable[[Resource], Any]) -> Response:
+        wanted = request.query_params.multi_items()
+        page = query.read_page(wanted)
+        tests = query.read_filters(wanted, "Dataplane")
+        policy = find(self._api, self._type, request)
+        dataplanes = query.select(self._api.store.list("Dataplane", policy.key.mesh), tests)
+        found = matched.proxies_of(self._type, policy, dataplanes)
+        items = [show(d) for d in found[page.offset : page.offset + page.size]]
+        return answer_page(request, page, items, len(found))
