@@ -14,7 +14,7 @@ from meshd.model.codec import decode_document, encode_document
 from meshd.model.errors import InvalidError, Violation
 from meshd.model.resource import Resource, ResourceKey
 from meshd.model.resource_type import ResourceType, Scope
-from meshd.rest import access, errors, query, view, writes
+from meshd.rest import access, errors, kubernetes, query, view, writes
 from meshd.rest.api import Api, answer_page, check_mesh, find, key_of
 from meshd.store.store import Create, Delete, Update
 
@@ -30,9 +30,7 @@ class ResourceHandlers:
 
     async def find(self, request: Request) -> Response:
         """One resource."""
-        resource = find(self._api, self._type, request)
-        check_format(request)
-        return JSONResponse(encode_document(resource, self._api.registry))
+        return formatted(self._api, request, find(self._api, self._type, request))
 
     async def find_overview(self, request: Request) -> Response:
         """One resource with its insight."""
@@ -131,15 +129,17 @@ class ResourceHandlers:
         return JSONResponse({})
 
 
-def check_format(request: Request) -> None:
-    """Refuse a format that is not the universal one.
+def formatted(api: Api, request: Request, resource: Resource) -> JSONResponse:
+    """One resource in the format that was asked for.
 
     Raises:
-        RequestError: 400.
+        RequestError: 400, an unknown format.
     """
     wanted = request.query_params.get("format", "")
+    if wanted in kubernetes.FORMATS:
+        namespace = request.query_params.get("namespace", "")
+        return JSONResponse(kubernetes.kubernetes_object(resource, api.registry, namespace))
     if wanted not in ("", "universal"):
-        violation = Violation(
-            "format", f"must be universal, not '{wanted}'; Kubernetes is not available in this version"
-        )
+        violation = Violation("format", f"must be one of k8s, kubernetes, universal, not '{wanted}'")
         raise errors.RequestError(400, errors.GET, "Resource is not valid", [violation])
+    return JSONResponse(encode_document(resource, api.registry))

@@ -10,6 +10,8 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from meshd.model.errors import NotFoundError
 from meshd.rest import access, errors, index, query, tokens, view
 from meshd.rest.api import Api, Handler, answer_page, check_mesh
+from meshd.rest.handlers import formatted
+from meshd.rest.kri import read_kri
 from meshd.store.store import Store
 
 
@@ -34,6 +36,15 @@ class OtherHandlers:
     async def resources(self, _: Request) -> Response:
         """``GET /_resources``."""
         return JSONResponse(index.resources(self._api.registry))
+
+    async def by_kri(self, request: Request) -> Response:
+        """``GET /_kri/KRI``: one resource by Kuma's identifier."""
+        wanted = read_kri(request.path_params["kri"], self._api.registry)
+        access.check_user(self._api.user(request), wanted.type)
+        resource = wanted.among(self._api.store.list(wanted.type.kind, wanted.mesh))
+        if resource is None:
+            raise errors.not_found(errors.GET)
+        return formatted(self._api, request, resource)
 
     async def who_am_i(self, request: Request) -> Response:
         """``GET /who-am-i``."""

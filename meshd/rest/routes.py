@@ -42,6 +42,7 @@ def api_app(api: Api, metrics: Metrics) -> ASGIApp:
         get("/config", other.config),
         get("/policies", other.policies),
         get("/_resources", other.resources),
+        get("/_kri/{kri}", other.by_kri),
         get("/who-am-i", other.who_am_i),
         get("/global-insight", other.global_insight),
         get("/_kds", other.kds),

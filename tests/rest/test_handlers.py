@@ -434,8 +434,6 @@ async def test_what_is_no_resource(tmp_path):
     insight = (await plane.get("/global-insight")).json()
     assert insight["meshes"] == {"total": 1}
     assert insight["resources"]["Mesh"] == {"total": 1}
-    answer = await plane.get("/meshes/default?format=k8s")
-    assert answer.status_code == 400
 
 
 async def test_a_bug_is_500_without_its_text_and_logged(tmp_path, monkeypatch, caplog):
