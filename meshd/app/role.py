@@ -26,7 +26,7 @@ from meshd.model.resource import Resource, ResourceKey
 from meshd.model.versions import KUMA
 from meshd.policies import Policy
 from meshd.policies.initial import initial_policies
-from meshd.rest.api import Api, ExplainName, Inspect
+from meshd.rest.api import Api, ConfigOf, ExplainName, Inspect, no_config
 from meshd.rest.server import HttpMetrics, HttpServer, api_server, diagnostics_server
 from meshd.rpc import RpcMetrics
 from meshd.runtime.supervisor import Service
@@ -89,9 +89,10 @@ class Role:
         kds_status: Callable[[], Mapping[str, Any]],
         zone_sync: Callable[[str], Mapping[str, Any] | None],
         inspect: Inspect,
+        config_of: ConfigOf = no_config,
         explain_name: ExplainName | None = None,
     ) -> HttpServer:
-        """The REST API; ``inspect`` asks the Envoys of proxies, and see ``Api`` for what it shows of KDS and DNS."""
+        """The REST API; see ``Api`` for what it shows of KDS and DNS, asks Envoys, and says what they are sent."""
         api = Api(
             self.store,
             self.registry,
@@ -104,6 +105,7 @@ class Role:
             initial=self.initial,
             explain_name=explain_name,
             inspect=inspect,
+            config_of=config_of,
             policies=[(policy.type, policy.sections) for policy in self.policies],
         )
         return api_server(api, self.metrics, self.http_metrics)

@@ -14,12 +14,17 @@ from meshd.config import Config
 from meshd.config.dp_server import DpAuthn, ZoneAuthn
 from meshd.insight.service import ProxyInsights
 from meshd.l4.client import Resolver as HostNames
+from meshd.model.errors import UnavailableError
 from meshd.model.resource import Resource, ResourceKey
+from meshd.rest.api import Configuration
+from meshd.runtime.aside import Aside
 from meshd.runtime.latest import Latest
 from meshd.runtime.supervisor import Service
 from meshd.topology.view import BoundVips, MeshView
 from meshd.xds.auth import Authn
 from meshd.xds.bootstrap import ControlPlaneAt
+from meshd.xds.decode import shown
+from meshd.xds.encode import SchemaError
 from meshd.xds.hds import HealthSettings
 from meshd.xds.keeper import Outside, XdsKeeper
 from meshd.xds.resources import LISTENER
@@ -72,18 +77,33 @@ class Door:
 
     ``here`` is where the server is, once it is open; it takes ``credentials``. ``bound_vips`` is where the Envoy that
     owns the VIPs of this host takes connections: at the listeners that it said it has, or, if it is one that an earlier
-    run left, has had until its stream is back. ``server`` is who serves the proxies that connect.
+    run left, has had until its stream is back. ``server`` is who serves the proxies that connect, ``renderer`` who
+    makes what they are sent.
     """
 
     here: Latest[ControlPlaneAt | None] = field(default_factory=lambda: Latest(None))
     credentials: InternalCredentials = field(default_factory=InternalCredentials)
     vip_owner: ResourceKey | None = None
     server: XdsServer | None = None
+    renderer: XdsKeeper | None = None
+    aside: Aside = field(default_factory=Aside)
     bound_vips: Latest[BoundVips] = field(default_factory=lambda: Latest(BoundVips()))
 
     def admin_of(self, proxy: ResourceKey) -> AdminAt | None:
         """Where the Envoy of a connected proxy has its admin API."""
         return self.server.admin_of(proxy) if self.server is not None else None
+
+    async def config_of(self, proxy: ResourceKey, shadow: bool) -> Configuration | None:
+        """What a connected Dataplane is to have, ``shadow``: if shadow policies were real.
+
+        Raises:
+            UnavailableError: it cannot be rendered.
+        """
+        try:
+            found = await self.renderer.preview(proxy, shadow=shadow) if self.renderer is not None else None
+        except SchemaError as error:
+            raise UnavailableError(f"{proxy}: its configuration cannot be rendered: {error}") from None
+        return await self.aside.run(shown, found) if found is not None else None
 
     def answered(self, server: XdsServer, proxy: ResourceKey, type_url: str) -> None:
         """An ACK or NACK has come."""
@@ -115,7 +135,7 @@ def dp_server_of(role: Role, parts: Parts, insights: ProxyInsights, door: Door) 
         settings(config, door.credentials),
         lambda proxy, type_url: door.answered(server, proxy, type_url),
     )
-    door.server = server
+    door.server, door.renderer = server, renderer
     socket = DpListener(
         config, server.handlers, role.store, role.registry, role.rpc_metrics, role.hostname, utc_now, door.here
     )

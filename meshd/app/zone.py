@@ -65,6 +65,7 @@ def zone_tiers(role: Role, loaded: LoadedConfig) -> Tiers:
         lambda: zone_status(kds),
         lambda zone: zone_sync(kds, config.zone_name, zone),
         lambda _, question: inspector.ask(question),
+        door.config_of,
         resolver.explain if resolver is not None else None,
     )
     doors: list[Service] = [api, *([resolver] if resolver is not None else [])]

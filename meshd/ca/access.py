@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from meshd.ca import signing, tokens
 from meshd.ca.identity import tag_values
+from meshd.model.duration import format_go_duration
 from meshd.model.errors import InvalidError, NotFoundError, Violation
 from meshd.model.names import zone_name_violations
 from meshd.model.resource import Resource, ResourceKey
@@ -109,7 +110,7 @@ def issue(
 ) -> str:
     """A token of a family, unless there are ``violations`` or the period is out of range."""
     if not timedelta() < valid_for <= tokens.MAX_LIFE:
-        message = f"is {valid_for}; give more than 0 and at most {tokens.MAX_LIFE.days} days"
+        message = f"is {format_go_duration(valid_for)}; give more than 0 and at most {tokens.MAX_LIFE.days} days"
         violations = [*violations, Violation("validFor", message)]
     if violations:
         raise InvalidError(family.what, violations)

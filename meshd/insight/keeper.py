@@ -53,7 +53,7 @@ class InsightKeeper:
         self._rng = rng
         self._clock = clock
         self._known: dict[str, dict[str, tuple[Resource, Resource | None, Proxy]]] = {}
-        self._counted = tuple(t for t in registry if t.scope is Scope.MESH and not t.read_only and not t.admin_only)
+        self._counted = tuple(t for t in registry if t.scope is Scope.MESH and not t.read_only)
         self._watched = ("Mesh", "DataplaneInsight", *(t.kind for t in self._counted))
         self._writes = Counter("meshd_insight_writes_total", "Insights that changed.", ["kind"], registry=metrics)
         self._seconds = Histogram(

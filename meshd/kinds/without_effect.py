@@ -216,5 +216,7 @@ JSON: tuple[ResourceType, ...] = (
 WITHOUT_EFFECT: tuple[ResourceType, ...] = (*OLD, *JSON)
 """All of them, in no particular order."""
 EFFECTLESS = frozenset(type_.kind for type_ in WITHOUT_EFFECT)
-NO_EFFECT = "has no effect: this version of meshd stores it, passes it on and prints it, and nothing else"
 """Their names."""
+IDLE_POLICIES = tuple(type_.kind for type_ in WITHOUT_EFFECT if type_.is_policy)
+"""The names of those that are policies."""
+NO_EFFECT = "has no effect: this version of meshd stores it, passes it on and prints it, and nothing else"

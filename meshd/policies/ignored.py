@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from meshd.kinds.dataplane import Dataplane
-from meshd.kinds.without_effect import NO_EFFECT, WITHOUT_EFFECT
+from meshd.kinds.without_effect import IDLE_POLICIES, NO_EFFECT
 from meshd.model.errors import Violation
 from meshd.model.resource import Resource
 from meshd.policies import Policy
@@ -14,16 +14,13 @@ REASON = "has no effect here: the built-in engine carries bytes and has timeouts
 
 def without_engine(policies: Sequence[Policy]) -> tuple[str, ...]:
     """The kinds that have no effect on the built-in engine."""
-    return tuple(policy.type.kind for policy in policies if policy.permit_for is None)
+    return (*(policy.type.kind for policy in policies if policy.permit_for is None), *IDLE_POLICIES)
 
 
 def idle(stored: Callable[[str, str], Sequence[Resource]], dataplane: Resource) -> Iterator[Violation]:
     """A violation for each policy about ``dataplane`` of a kind that has no effect at all, with Envoy either."""
-    for type_ in WITHOUT_EFFECT:
-        if type_.is_policy and not type_.flat:
-            for resource in stored(type_.kind, dataplane.key.mesh):
-                if not match.is_shadow(resource) and match.selects_proxy(resource, dataplane):
-                    yield Violation(f"{type_.kind} {resource.display_name}", NO_EFFECT)
+    for resource in match.without_effect(lambda kind: stored(kind, dataplane.key.mesh), dataplane):
+        yield Violation(f"{resource.key.kind} {resource.display_name}", NO_EFFECT)
 
 
 def ignored(

@@ -33,6 +33,18 @@ Inspect = Callable[[str, Question], Awaitable[bytes]]
 """Asks the Envoy of a proxy of a zone; raises UnavailableError if that cannot be."""
 
 
+Configuration = Mapping[str, Mapping[str, Any]]
+"""Envoy's resources by type and name, in JSON."""
+ConfigOf = Callable[[ResourceKey, bool], Awaitable[Configuration | None]]
+"""What a Dataplane is to have, True: if shadow policies were real; None if its Envoy is not connected here. Raises
+UnavailableError if it cannot be rendered."""
+
+
+async def no_config(_: ResourceKey, __: bool) -> Configuration | None:
+    """The ``config_of`` of a control plane without proxies."""
+    return None
+
+
 async def nobody_to_ask(_: str, question: Question) -> bytes:
     """The ``inspect`` of a control plane without proxies."""
     raise UnavailableError(f"{question.proxy} has no Envoy that is connected to this control plane")
@@ -58,7 +70,7 @@ class Api:
     """What the handlers work with.
 
     ``initial`` makes the policies that a new Mesh begins with.
-    ``inspect`` asks the Envoy of a proxy of a zone ("" for one that says none).
+    ``inspect`` asks the Envoy of a proxy of a zone ("" for one that says none), ``config_of`` says what one is sent.
     ``policies`` are those that have an effect, in the order in which they take it.
     ``explain_name`` is shown at ``/_dns/NAME``, ``kds_status`` at ``/_kds``: connections, quarantine, plain data.
     ``zone_sync`` is shown at ``/zones/ZONE/_sync``, None of a zone of which nothing is known. ``now`` is UTC.
@@ -75,6 +87,7 @@ class Api:
     initial: Callable[[Resource], Sequence[Resource]] = alone
     explain_name: ExplainName | None = None
     inspect: Inspect = nobody_to_ask
+    config_of: ConfigOf = no_config
     policies: Sequence[tuple[ResourceType, Sections]] = ()
     aside: Aside = field(default_factory=Aside)
 

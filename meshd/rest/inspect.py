@@ -15,6 +15,10 @@ PATHS: Mapping[str, What] = {"xds": What.CONFIG_DUMP, "stats": What.STATS, "clus
 """Last part of the path -> what is asked."""
 FAILED = "Could not execute admin operation"
 TRUE = ("true", "1", "")
+GO_TRUE = ("1", "t", "T", "true", "TRUE", "True")
+GO_FALSE = ("0", "f", "F", "false", "FALSE", "False")
+"""What Kuma reads as yes and no."""
+NO_INSIGHT = "Failed to fetch dataplane insight"
 
 
 def question(what: What, resource: Resource, query: Mapping[str, str]) -> Question:
@@ -55,6 +59,21 @@ def check_is_here(resource: Resource, zone: str) -> None:
 def media_type(asked: Question) -> str:
     """Of the answer."""
     return "application/json" if asked.as_json or asked.what is What.CONFIG_DUMP else "text/plain"
+
+
+def read_config_query(query: Mapping[str, str]) -> tuple[bool, bool]:
+    """Whether ``_config`` is to be told with the shadow policies, and whether with the difference.
+
+    Raises:
+        RequestError: 400, as in Kuma.
+    """
+    shadow = query.get("shadow", "")
+    if shadow not in ("", *GO_TRUE, *GO_FALSE):
+        raise bad_request("unsupported value for query parameter 'shadow'")
+    wanted = [part for part in query.get("include", "").split(",") if part]
+    if any(part != "diff" for part in wanted):
+        raise bad_request("unsupported value for query parameter 'include'")
+    return shadow in GO_TRUE, bool(wanted)
 
 
 def failure(error: UnavailableError) -> RequestError:

@@ -4,10 +4,9 @@ Policies of kinds that have no effect here are listed apart, and are about no pr
 Source: reference/dataplane.md 6.5 ("Inspect"), recorded answers of Kuma 2.14.3.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-from meshd.kinds.dataplane import Dataplane
 from meshd.kinds.without_effect import EFFECTLESS
 from meshd.kinds.without_effect import NO_EFFECT as NO_EFFECT_HERE
 from meshd.model.codec import encode_document
@@ -21,7 +20,6 @@ Stored = Callable[[str, str], Sequence[Resource]]
 """The resources of a kind and mesh."""
 META = ("type", "mesh", "name", "creationTime", "modificationTime", "labels", "kri")
 IDENTITY = ("type", "mesh", "name", "labels")
-SELECTORS = ("sources", "destinations", "selectors")
 SIDECAR = "SidecarDataplane"
 NO_EFFECT = {"type": "without effect", "name": "here"}
 """An attachment that kumactl prints as WITHOUT EFFECT here."""
@@ -32,7 +30,7 @@ def policies_of(registry: Registry, stored: Stored, dataplane: Resource) -> dict
     found: dict[str, list[Resource]] = {}
     for type_ in registry:
         if type_.is_policy:
-            about = [p for p in stored(type_.kind, dataplane.key.mesh) if is_about(type_, p, dataplane)]
+            about = [p for p in stored(type_.kind, dataplane.key.mesh) if match.is_about(p, dataplane)]
             if about:
                 found[type_.kind] = about if type_.flat else list(match.by_specificity(about))
     in_force = {kind: policies for kind, policies in found.items() if kind not in EFFECTLESS}
@@ -70,35 +68,18 @@ def rules_of(
             answer["httpMatches"] += conditions(sections, match.of_proxy(policies, resource))
     for type_ in registry:
         if type_.is_policy and not type_.flat and type_.kind in EFFECTLESS:
-            about = [p for p in stored(type_.kind, resource.key.mesh) if is_about(type_, p, resource)]
+            about = [p for p in stored(type_.kind, resource.key.mesh) if match.is_about(p, resource)]
             if about:
                 warnings = [f"{policy.display_name} {NO_EFFECT_HERE}" for policy in about]
                 answer["rules"].append({"type": type_.kind, **no_rules(), "warnings": warnings})
     return answer
 
 
-def is_about(type_: ResourceType, policy: Resource, dataplane: Resource) -> bool:
-    """Whether a policy is about a Dataplane or one of its inbounds; an old one by any of its selectors."""
-    if match.is_shadow(policy):
-        return False
-    if type_.flat:
-        networking = cast("Dataplane", dataplane.spec).networking
-        tags = [networking.gateway.tags] if networking.gateway else [i.tags for i in networking.inbound]
-        selectors = (s for name in SELECTORS for s in getattr(policy.spec, name, ()))
-        return any(selects(s.match, t) for s in selectors for t in tags)
-    return match.selects_proxy(policy, dataplane)
-
-
-def selects(wanted: Mapping[str, str], tags: Mapping[str, str]) -> bool:
-    """Whether tags are those that an old policy selects."""
-    return all(tags.get(name) == value or (value == "*" and name in tags) for name, value in wanted.items())
-
-
 def proxies_of(type_: ResourceType, policy: Resource, dataplanes: Iterable[Resource]) -> list[Resource]:
     """The Dataplanes that a policy changes something for."""
     if type_.kind in EFFECTLESS:
         return []
-    return [dataplane for dataplane in dataplanes if is_about(type_, policy, dataplane)]
+    return [dataplane for dataplane in dataplanes if match.is_about(policy, dataplane)]
 
 
 def attached(dataplane: Resource) -> dict[str, Any]:

@@ -14,6 +14,9 @@ from meshd.rest.handlers import formatted
 from meshd.rest.kri import read_kri
 from meshd.store.store import Store
 
+NO_KEY = "Signing Key not found"
+"""What an error begins with that there is no key to sign a token."""
+
 
 class OtherHandlers:
     """Everything that is not one kind's CRUD."""
@@ -117,7 +120,8 @@ class OtherHandlers:
             try:
                 return PlainTextResponse(issue(self._api.store, data, self._api.now()))
             except NotFoundError as error:
-                raise errors.RequestError(404, "Signing Key not found", str(error)) from None
+                detail = str(error).removeprefix(f"{NO_KEY}: ")
+                raise errors.RequestError(404, NO_KEY, detail) from None
 
         return run
 

@@ -12,6 +12,7 @@ from meshd.model.resource import Resource, ResourceKey
 from meshd.model.resource_type import ResourceType
 from meshd.rest import errors, index, inspect, matched, query
 from meshd.rest.api import Api, Handler, answer_page, find
+from meshd.rest.patch import patch
 
 
 class ProxyHandlers:
@@ -51,6 +52,23 @@ class ProxyHandlers:
         if mesh is None:
             raise errors.not_found(errors.MESH)
         return JSONResponse(matched.rules_of(api.registry, api.policies, api.store.list, mesh, resource))
+
+    async def config(self, request: Request) -> Response:
+        """What one Dataplane is sent, as things are or with the shadow policies, and the difference."""
+        api = self._api
+        if api.role.is_global:
+            raise errors.not_allowed("Not allowed on global CP")
+        dataplane = find(api, self._type, request, inspect.NO_INSIGHT)
+        shadow, diff = inspect.read_config_query(request.query_params)
+        found = await api.config_of(dataplane.key, shadow)
+        before = await api.config_of(dataplane.key, False) if diff and shadow else found
+        if found is None or before is None:
+            detail = f"{dataplane.key} has no Envoy that is connected to this control plane"
+            raise errors.RequestError(404, inspect.NO_INSIGHT, detail)
+        answer: dict[str, Any] = {"xds": found}
+        if diff:
+            answer["diff"] = await api.aside.run(lambda: list(patch(before, found)))
+        return JSONResponse(answer)
 
     async def needs_mesh_services(self, request: Request) -> Response:
         """What Kuma answers about a Dataplane in a mesh without MeshServices, which none here uses."""

@@ -21,7 +21,8 @@ from meshd.rest.proxies import ProxyHandlers
 from meshd.rest.view import OVERVIEWS
 
 SERVICES = "ServiceInsight"
-RULED = ("Dataplane", "MeshGateway")
+GATEWAY = "MeshGateway"
+RULED = ("Dataplane", GATEWAY)
 """Kinds whose resources have ``_rules``."""
 NEED_MESH_SERVICES = (
     "_layout",
@@ -98,7 +99,10 @@ def proxy_routes(handlers: ProxyHandlers, type_: ResourceType, item: str) -> lis
         routes.append(get(f"{item}/_rules", handlers.rules))
     if type_.kind == "Dataplane":
         routes.append(get(f"{item}/policies", handlers.matched_policies))
+        routes.append(get(f"{item}/_config", handlers.config))
         routes += [get(f"{item}/{part}", handlers.needs_mesh_services) for part in NEED_MESH_SERVICES]
+    if type_.kind == GATEWAY:
+        routes.append(get(f"{item}/dataplanes", handlers.attached_proxies, errors.LIST))
     if type_.is_policy:
         # kumactl asks with a hyphen
         routes += [get(f"{item}/{mark}resources/dataplanes", handlers.matched_proxies, errors.LIST) for mark in "_-"]

@@ -6,10 +6,11 @@ never matches in a federated zone, and a federated zone accepts no other), and t
 total (name, then labels, then all; within each, with a section beats without).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Protocol, cast
 
 from meshd.kinds.dataplane import Dataplane, Inbound
+from meshd.kinds.without_effect import IDLE_POLICIES
 from meshd.model import labels as label
 from meshd.model.resource import Resource
 from meshd.rules.target_ref import (
@@ -25,6 +26,8 @@ from meshd.rules.target_ref import (
 SHADOW = "shadow"
 _ORIGIN_ORDER: Mapping[str, int] = {label.ORIGIN_GLOBAL: 1, "": 2, label.ORIGIN_ZONE: 3}
 _ROLE_ORDER: Mapping[str, int] = {"system": 1, "producer": 2, "consumer": 3, "workload-owner": 4}
+_SELECTORS = ("sources", "destinations", "selectors")
+"""What old policies have, for each of which tags say what it is about."""
 _BY_TAGS = (Kind.MESH, Kind.MESH_SUBSET, Kind.MESH_SERVICE, Kind.MESH_SERVICE_SUBSET)
 
 
@@ -95,6 +98,23 @@ def selects_proxy(policy: Resource, dataplane: Resource) -> bool:
     if ref.kind is Kind.DATAPLANE:
         return _reaches(policy, dataplane) and names(ref, policy, dataplane)
     return _reaches(policy, dataplane) and _by_tags(ref, dataplane, networking.gateway.tags or {})
+
+
+def is_about(policy: Resource, dataplane: Resource) -> bool:
+    """Whether a policy is about a Dataplane or one of its inbounds; an old one (of tags) by any of its selectors."""
+    if is_shadow(policy):
+        return False
+    lists = [getattr(policy.spec, name) for name in _SELECTORS if hasattr(policy.spec, name)]
+    if not lists:
+        return selects_proxy(policy, dataplane)
+    networking = cast("Dataplane", dataplane.spec).networking
+    tags = [networking.gateway.tags] if networking.gateway else [i.tags for i in networking.inbound]
+    return any(tags_match(s.match, t) for selectors in lists for s in selectors for t in tags)
+
+
+def without_effect(policies: Callable[[str], Iterable[Resource]], dataplane: Resource) -> Iterator[Resource]:
+    """The policies about a Dataplane of kinds that nothing here acts upon; ``policies`` gives those of a kind."""
+    return (p for kind in IDLE_POLICIES for p in policies(kind) if is_about(p, dataplane))
 
 
 def by_specificity(policies: Iterable[Resource]) -> tuple[Resource, ...]:

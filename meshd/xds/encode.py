@@ -197,8 +197,7 @@ def _plan(cls: Any) -> _Plan:
     meta = cls._betterproto
     fields: dict[str, _Field] = {}
     for attribute in meta.meta_by_field_name:
-        json_name = _camel(attribute.rstrip("_"))
-        fields[json_name] = _field(cls, attribute)
+        fields[json_name(attribute)] = _field(cls, attribute)
     return _Plan(name, fields)
 
 
@@ -341,6 +340,7 @@ _WHOLE: dict[str, Write] = {
 }
 
 
-def _camel(attribute: str) -> str:
-    head, *rest = attribute.split("_")
+def json_name(attribute: str) -> str:
+    """What a field of a generated class is called in JSON (protobuf's rule)."""
+    head, *rest = attribute.rstrip("_").split("_")
     return head + "".join(part[:1].upper() + part[1:] for part in rest)

@@ -33,8 +33,9 @@ from meshd.xds.encode import SchemaError, load_schema
 from meshd.xds.hosts import Hosts, hosts_of
 from meshd.xds.identities import CredentialsOf, Identities, Identity, is_certified
 from meshd.xds.matched import Shapers
-from meshd.xds.proxies import Proxy, basis, own_resources, uris_of
-from meshd.xds.resources import Layer, ProxyFeed
+from meshd.xds.preview import preview, with_shadows
+from meshd.xds.proxies import Proxy, basis, has_outbounds, own_resources, uris_of
+from meshd.xds.resources import Layer, ProxyFeed, XdsResource
 from meshd.xds.turning import Instance, Turning
 from meshd.xds.zone_proxies import ZoneProxies
 
@@ -110,7 +111,7 @@ class XdsKeeper:
         self._changed_zone_proxies: set[ResourceKey] = set()
         self._zones = ZoneProxies(zone, shapers, outside.read_source, self._hosts.address_of)
         self._turning = Turning()
-        self._dataplanes = Dataplanes(shapers, outside.read_source, self._hosts.address_of, self._turning.is_plain)
+        self._dataplanes = self._no_dataplanes()
         self._identities = Identities(outside.credentials, self._renewed)
         self._retire_at = math.inf
         self._show_at = math.inf
@@ -138,6 +139,29 @@ class XdsKeeper:
             self._new.discard(proxy)
             feed.close()
             self._wake.set()
+
+    async def preview(self, key: ResourceKey, *, shadow: bool) -> list[XdsResource] | None:
+        """What a Dataplane that is connected is to have, ``shadow``: if shadow policies were real; None: it is not.
+
+        Without certificates. Clusters that are only kept for proxies that are slow to hear are not among it.
+
+        Raises:
+            SchemaError: it cannot be rendered.
+        """
+        proxy = next((proxy for proxy in self._proxies.values() if proxy.key == key), None)
+        view = self._views.value.get(key.mesh)
+        dataplane = view.local_dataplanes.get(key.name) if view is not None else None
+        located = self._hosts.resolved(dataplane) if dataplane is not None else None
+        if proxy is None or view is None or dataplane is None or located is None:
+            return None
+        ending = self._turning.ending(key.mesh) if proxy.certified else None
+        seen = with_shadows(view) if shadow else view
+        return await in_steps(
+            preview(seen, dataplane, located, proxy.abilities, self._shapers, self._no_dataplanes, ending)
+        )
+
+    def _no_dataplanes(self) -> Dataplanes:
+        return Dataplanes(self._shapers, self._outside.read_source, self._hosts.address_of, self._turning.is_plain)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled. Owns a task for each identity and each name that it follows."""
@@ -276,12 +300,11 @@ class XdsKeeper:
         if proxy.made_of == made_of:
             return
         uris = uris_of(dataplane)
-        has_mtls = cast("Mesh", view.mesh.spec).enabled_backend() is not None
         if uris:
             self._identities.need(proxy, proxy.key.mesh, proxy.key.name, uris)
         idle: dict[str, str] = {}
         proxy.own.replace(own_resources(view, located, proxy.abilities, self._shapers, idle, ending))
-        if uris or not has_mtls:
+        if has_outbounds(view, dataplane):
             self._dataplanes.choose(proxy, view, dataplane)
         proxy.idle, proxy.made_of = idle, made_of
 

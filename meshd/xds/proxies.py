@@ -7,9 +7,11 @@ from typing import cast
 from meshd.ca.identity import Credentials, dataplane_uris
 from meshd.kinds.dataplane import Dataplane, GatewayType
 from meshd.kinds.mesh import CertificateAuthorityBackend, Mesh
+from meshd.kinds.without_effect import NO_EFFECT
 from meshd.model import labels as label
 from meshd.model.errors import Violation
 from meshd.model.resource import Resource, ResourceKey
+from meshd.rules.match import without_effect
 from meshd.topology.view import MeshView
 from meshd.xds.abilities import Abilities
 from meshd.xds.admin import admin
@@ -99,7 +101,7 @@ def own_resources(
 ) -> Iterator[XdsResource]:
     """What no other Dataplane has. ``ending``: what its inbounds still take in a mesh without mTLS (``turning``).
 
-    ``idle`` is filled with the policies about its inbounds that have no effect, and why.
+    ``idle`` is filled with the policies about it that have no effect, and why.
     """
     mesh = cast("Mesh", view.mesh.spec)
 
@@ -109,6 +111,8 @@ def own_resources(
         for policy, why in matched.idle(has_mtls=mesh.enabled_backend() is not None):
             idle[f"{policy.key.kind} {policy.display_name}"] = why
 
+    for policy in without_effect(lambda kind: view.policies.get(kind, ()), dataplane):
+        idle[f"{policy.key.kind} {policy.display_name}"] = NO_EFFECT
     yield from admin(cast("Dataplane", dataplane.spec).networking.address, abilities)
     yield from inbounds(dataplane, mesh.enabled_backend() or ending, abilities, shape)
     yield from passthrough(mesh, dataplane, abilities)
@@ -182,6 +186,11 @@ def uris_of(dataplane: Resource) -> tuple[str, ...]:
         return dataplane_uris(dataplane)
     except ValueError:
         return ()
+
+
+def has_outbounds(view: MeshView, dataplane: Resource) -> bool:
+    """Whether a Dataplane may send anything: in a mesh with mTLS it needs an identity to show."""
+    return bool(uris_of(dataplane)) or cast("Mesh", view.mesh.spec).enabled_backend() is None
 
 
 def refused_parts(dataplane: Resource, *, has_mtls: bool) -> tuple[str, ...]:

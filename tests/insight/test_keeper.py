@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 from meshd.cli.known import registry
 from meshd.insight.keeper import DEBOUNCE_S, InsightKeeper
 from meshd.kinds.mesh import Mesh
+from meshd.kinds.secret import Secret
 from meshd.model.resource import Resource, ResourceKey
 from meshd.store.memory import MemoryStore
 from meshd.store.store import Delete, Put
@@ -47,6 +48,15 @@ async def test_it_follows_the_store_and_writes_only_what_changed(store, autojump
     await trio.sleep(DEBOUNCE_S + 0.1)
     assert (store.get(KEY).version, store.get(SERVICES).version) == versions
     assert metrics.get_sample_value("meshd_insight_writes_total", {"kind": "MeshInsight"}) == writes == 2
+
+
+async def test_secrets_are_counted_as_in_kuma(store, autojump_clock, nursery):
+    secret = Resource(ResourceKey("Secret", "default", "s"), Secret(data=b"hello"))
+    await store.write([Put(MESH), Put(secret)])
+    await nursery.start(keeper(store).run)
+    await trio.testing.wait_all_tasks_blocked()
+    spec = store.get(KEY).spec
+    assert (spec.resources["Secret"].total, "Secret" in spec.policies) == (1, False)
 
 
 async def test_a_burst_is_one_computation(store, autojump_clock, nursery):

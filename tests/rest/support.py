@@ -14,7 +14,7 @@ from meshd.model.codec import decode_document
 from meshd.model.resource import ResourceKey
 from meshd.policies import discover
 from meshd.policies.initial import initial_policies
-from meshd.rest.api import Api, Metrics, nobody_to_ask
+from meshd.rest.api import Api, Metrics, no_config, nobody_to_ask
 from meshd.rest.routes import api_app
 from meshd.store.memory import MemoryStore
 from meshd.store.store import Put
@@ -52,6 +52,7 @@ class Plane:
         host="127.0.0.1:5681",
         explain_name=None,
         inspect=nobody_to_ask,
+        config_of=no_config,
     ):
         self.config = _load(yaml.safe_dump(config), tmp_path)
         self.syncs = {}
@@ -69,6 +70,7 @@ class Plane:
             lambda mesh: initial_policies(discover(), mesh, self.config.zone_name),
             explain_name,
             inspect,
+            config_of,
             [(policy.type, policy.sections) for policy in discover()],
         )
         transport = httpx.ASGITransport(api_app(self.api, Metrics(self.metrics)), client=(peer, 40000))

@@ -392,6 +392,9 @@ async def test_tokens_are_issued_to_administrators_and_checked(tmp_path):
 
     answer = await plane.post("/tokens/dataplane", {"mesh": "default"})
     assert (answer.status_code, answer.json()["title"]) == (404, "Signing Key not found")
+    answer = await plane.post("/tokens/user", {"name": "jane", "validFor": "0"})
+    [wrong] = answer.json()["causes"]
+    assert wrong == {"field": "validFor", "message": "is 0s; give more than 0 and at most 3650 days"}
     answer = await plane.post("/tokens/zone", {"scope": "cp", "validFor": "soon", "zon": 1})
     assert {p["field"] for p in answer.json()["invalid_parameters"]} == {"zon", "scope", "validFor"}
 

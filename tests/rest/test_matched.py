@@ -76,6 +76,14 @@ async def test_proxies_of_a_policy(policy, proxies, tmp_path):
     assert all(item["attachments"] == [{"type": "dataplane"}] for item in answer["items"])
 
 
+async def test_a_gateway_is_about_no_proxy(tmp_path):
+    plane = await plane_of(tmp_path)
+    gateway = {"type": "MeshGateway", "mesh": "default", "name": "gw"}
+    await plane.add({**gateway, "selectors": [{"match": {"kuma.io/service": "web"}}]})
+    answer = await plane.get("/meshes/default/meshgateways/gw/dataplanes")
+    assert (answer.status_code, answer.json()["items"], answer.json()["total"]) == (200, [], 0)
+
+
 async def test_proxies_come_in_pages(tmp_path):
     plane = await plane_of(tmp_path)
     url = "/meshes/default/meshtrafficpermissions/allow/_resources/dataplanes"

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from meshd.xds.encode import PREFIX, message_class
+from meshd.xds.encode import PREFIX, json_name, message_class
 from meshd.xds.resources import CLUSTER, ENDPOINTS, LISTENER, ROUTES, RUNTIME, SECRET
 
 TOP = (CLUSTER, ENDPOINTS, LISTENER, ROUTES, SECRET, RUNTIME)
@@ -93,12 +93,6 @@ WELL_KNOWN: dict[str, st.SearchStrategy[Any]] = {
     "Struct": st.dictionaries(words, json_values, max_size=3).map(_sorted),
     "Value": json_values,
 }
-
-
-def json_name(attribute: str) -> str:
-    """What a field is called in JSON (protobuf's rule)."""
-    head, *rest = attribute.rstrip("_").split("_")
-    return head + "".join(part[:1].upper() + part[1:] for part in rest)
 
 
 @st.composite

@@ -11,18 +11,17 @@ from meshd.kinds.dataplane import Dataplane
 from meshd.kinds.mesh import Mesh
 from meshd.model.resource import Resource, ResourceKey
 from meshd.model.shape import read_strict
-from meshd.xds.encode import message_class
+from meshd.xds import decode
 from meshd.xds.resources import ORDER, XdsResource
-from tests.xds.documents import json_name
 
 GOLDENS = Path(__file__).parent / "goldens"
 
 
 def document_of(resource: XdsResource) -> dict[str, Any]:
     """What the bytes of a resource say, read by the generated classes: a proto-JSON document with ``@type``."""
-    type_url, value = any_parts(resource.entry.body)
+    type_url, _ = any_parts(resource.entry.body)
     assert type_url == resource.type_url
-    return {"@type": type_url, **message_class(type_url).parse(value).to_dict(casing=json_name)}
+    return {"@type": type_url, **decode.document_of(resource)}
 
 
 def documents_of(resources: Iterable[XdsResource]) -> list[dict[str, Any]]:

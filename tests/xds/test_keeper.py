@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from meshd.ca.identity import Credentials, Identity, TrustBundle, no_credentials
+from meshd.cli.known import registry
 from meshd.kinds.external_service import ExternalService
 from meshd.kinds.mesh import Mode
+from meshd.kinds.without_effect import NO_EFFECT
 from meshd.kinds.zone_ingress import ZoneIngress
 from meshd.model.resource import Resource, ResourceKey
 from meshd.model.shape import read_strict
@@ -681,6 +683,29 @@ async def test_a_feed_tells_of_permissions_that_protect_nothing(nursery, autojum
     await idle()
 
     assert not feed.lacking
+
+
+async def test_a_feed_tells_of_policies_of_kinds_without_effect(nursery, autojump_clock):
+    def spec_of(kind, data):
+        return read_strict(registry()[kind].spec, data)
+
+    log = {"targetRef": {"kind": "MeshService", "name": "web"}, "to": [{"targetRef": {"kind": "Mesh"}, "default": {}}]}
+    old = {"sources": [{"match": {"kuma.io/service": "*"}}], "destinations": [{"match": {"kuma.io/service": "x"}}]}
+    idles = [
+        Resource(ResourceKey("MeshAccessLog", "default", "log"), spec_of("MeshAccessLog", log)),
+        Resource(ResourceKey("TrafficLog", "default", "old"), spec_of("TrafficLog", old)),
+    ]
+    world = World([b.mesh(), http("web-1", "web"), http("api-1", "api", "10.0.0.2"), *idles])
+    await nursery.start(world.keeper.run)
+    feeds = [world.keeper.attach(key(name), REDIRECTED) for name in ("web-1", "api-1")]
+    await idle()
+
+    assert [sorted(lacking(feed)) for feed in feeds] == [["MeshAccessLog log", "TrafficLog old"], ["TrafficLog old"]]
+    assert set(lacking(feeds[0]).values()) == {NO_EFFECT}
+    world.apply(*(policy.key for policy in idles))
+    await idle()
+
+    assert not any(feed.lacking for feed in feeds)
 
 
 def permissive():
