@@ -186,9 +186,15 @@ def guarded(handler: Handler, title: str) -> Handler:
     return run
 
 
-def answer_page(request: Request, page: query.Page, items: list[Any], total: int) -> Response:
+Print = Callable[[list[Any], int, str | None], dict[str, Any]]
+"""Prints a list: the items of a page, how many there are in all, and the link to the next page."""
+
+
+def answer_page(
+    request: Request, page: query.Page, items: list[Any], total: int, print_: Print = view.page_of
+) -> Response:
     """A list answer with the link to the next page."""
     url = request.url
     base = f"{url.scheme}://{request.headers.get('host') or url.netloc}{url.path}"
     link = query.next_link(base, request.query_params.multi_items(), page, total)
-    return JSONResponse(view.page_of(items, total, link))
+    return JSONResponse(print_(items, total, link))

@@ -35,7 +35,7 @@ class ResourceHandlers:
     async def find_overview(self, request: Request) -> Response:
         """One resource with its insight."""
         resource = find(self._api, self._type, request)
-        return JSONResponse(view.overview(resource, self._insight(resource), self._api.registry))
+        return JSONResponse(view.single_overview(resource, self._insight(resource), self._api.registry))
 
     def _insight(self, resource: Resource) -> Resource | None:
         kind = view.OVERVIEWS[resource.key.kind].insight

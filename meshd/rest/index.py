@@ -19,6 +19,8 @@ from meshd.store.store import Store
 
 FROM_AS_RULES = frozenset({"MeshAccessLog", "MeshCircuitBreaker", "MeshRateLimit", "MeshTLS", "MeshTimeout"})
 """Policies whose ``from`` and ``rules`` say the same."""
+COUNTED_ELSEWHERE = frozenset({"Mesh", "Zone", "ZoneIngress", "ZoneEgress"})
+"""Kinds that have a part of their own in the global insight."""
 CLUSTER_ID = ResourceKey("Config", "", "kuma-cluster-id")
 
 
@@ -112,17 +114,21 @@ def _resource(type_: ResourceType) -> dict[str, Any]:
 
 
 def global_insight(store: Store, registry: Registry) -> dict[str, Any]:
-    """``GET /global-insight``: counts over all meshes and zones, computed from the store when asked."""
-    counts = {t.kind: len(store.list(t.kind)) for t in registry if t.path}
+    """``GET /global-insight``: counts over all meshes and zones, computed from the store when asked.
+
+    As in Kuma, zones and zone proxies count once they have been seen, and ``resources`` are what people write, but for
+    what stands elsewhere in the answer; kinds of which there is none are left out.
+    """
+    counts = {t.kind: len(store.list(t.kind)) for t in registry if is_counted(t)}
     proxies = join(store.list("Dataplane"), store.list("DataplaneInsight"))
     created = min((m.created for m in store.list("Mesh") if m.created is not None), default=None)
     return {
         "createdAt": created.isoformat().replace("+00:00", "Z") if created else ZERO_TIME,
-        "meshes": {"total": counts.get("Mesh", 0)},
+        "meshes": {"total": len(store.list("Mesh"))},
         "zones": {
-            "controlPlanes": _zone_part(store, "Zone", "ZoneInsight"),
-            "zoneIngresses": _zone_part(store, "ZoneIngress", "ZoneIngressInsight"),
-            "zoneEgresses": _zone_part(store, "ZoneEgress", "ZoneEgressInsight"),
+            "controlPlanes": _zone_part(store, "ZoneInsight"),
+            "zoneIngresses": _zone_part(store, "ZoneIngressInsight"),
+            "zoneEgresses": _zone_part(store, "ZoneEgressInsight"),
         },
         "dataplanes": {
             "standard": _health(p for p in proxies if p.spec.networking.gateway is None),
@@ -131,15 +137,20 @@ def global_insight(store: Store, registry: Registry) -> dict[str, Any]:
         },
         "services": _services(store),
         "policies": {"total": sum(counts[t.kind] for t in registry if t.is_policy)},
-        "resources": {kind: {"total": n} for kind, n in sorted(counts.items())},
+        "resources": {kind: {"total": n} for kind, n in sorted(counts.items()) if n},
     }
 
 
-def _zone_part(store: Store, kind: str, insight_kind: str) -> dict[str, int]:
-    insights = {i.key.name: i for i in store.list(insight_kind)}
-    found = store.list(kind)
-    online = sum(1 for r in found if r.key.name in insights and is_online(insights[r.key.name].spec))
-    return {"online": online, "total": len(found)}
+def is_counted(type_: ResourceType) -> bool:
+    """Whether ``resources`` of the global insight has a kind."""
+    if not type_.path or type_.read_only:
+        return False
+    return type_.scope is Scope.MESH or not (type_.admin_only or type_.kind in COUNTED_ELSEWHERE)
+
+
+def _zone_part(store: Store, insight_kind: str) -> dict[str, int]:
+    found = store.list(insight_kind)
+    return {"online": sum(1 for insight in found if is_online(insight.spec)), "total": len(found)}
 
 
 def is_online(spec: Any) -> bool:

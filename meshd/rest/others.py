@@ -7,6 +7,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+from meshd.kinds.service_insight import ServiceType
 from meshd.model.errors import NotFoundError
 from meshd.rest import access, errors, index, query, tokens, view
 from meshd.rest.api import Api, Handler, answer_page, check_mesh
@@ -93,7 +94,8 @@ class OtherHandlers:
             if name == "name" and value:
                 items = [i for i in items if value in i["name"]]
             elif name == "type" and value:
-                items = [i for i in items if i["serviceType"] == value]
+                types = query.read_service_types(value)
+                items = [i for i in items if i.get("serviceType", ServiceType.INTERNAL) in types]
         return answer_page(request, page, items[page.offset : page.offset + page.size], len(items))
 
     async def service(self, request: Request) -> Response:

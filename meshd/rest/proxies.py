@@ -1,6 +1,6 @@
 """Proxies: what their Envoys say, which policies are about them, and the other way round."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.requests import Request
@@ -10,7 +10,7 @@ from meshd.kds.admin.wire import What
 from meshd.model.errors import UnavailableError
 from meshd.model.resource import Resource, ResourceKey
 from meshd.model.resource_type import ResourceType
-from meshd.rest import errors, index, inspect, matched, query
+from meshd.rest import errors, index, inspect, matched, query, view
 from meshd.rest.api import Api, Handler, answer_page, find
 from meshd.rest.patch import patch
 
@@ -79,18 +79,23 @@ class ProxyHandlers:
 
     async def matched_proxies(self, request: Request) -> Response:
         """A page of the Dataplanes that one policy changes something for."""
-        return self._page_of_proxies(request, lambda d: matched.identity(d, self._api.registry))
-
-    async def attached_proxies(self, request: Request) -> Response:
-        """The same in the form of older clients."""
-        return self._page_of_proxies(request, matched.attached)
-
-    def _page_of_proxies(self, request: Request, show: Callable[[Resource], Any]) -> Response:
         wanted = request.query_params.multi_items()
         page = query.read_page(wanted)
-        tests = query.read_filters(wanted, "Dataplane")
+        found = self._proxies(request, query.read_filters(wanted, "Dataplane"))
+        items = [matched.identity(d, self._api.registry) for d in found[page.offset : page.offset + page.size]]
+        return answer_page(request, page, items, len(found), view.part_of)
+
+    async def attached_proxies(self, request: Request) -> Response:
+        """All of them, in the form of older clients, which know no pages."""
+        items = [matched.attached(dataplane) for dataplane in self._proxies(request)]
+        return JSONResponse(view.part_of(items, len(items), None))
+
+    def _proxies(self, request: Request, tests: Sequence[query.Test] = ()) -> list[Resource]:
         policy = find(self._api, self._type, request)
         dataplanes = query.select(self._api.store.list("Dataplane", policy.key.mesh), tests)
-        found = matched.proxies_of(self._type, policy, dataplanes)
-        items = [show(d) for d in found[page.offset : page.offset + page.size]]
-        return answer_page(request, page, items, len(found))
+        return matched.proxies_of(self._type, policy, dataplanes)
+
+    async def host_names(self, request: Request) -> Response:
+        """The host names of a service that is a resource: there are none here."""
+        find(self._api, self._type, request, "could not retrieve service")
+        return JSONResponse(view.part_of([], 0, None))

@@ -24,6 +24,7 @@ SERVICES = "ServiceInsight"
 GATEWAY = "MeshGateway"
 RULED = ("Dataplane", GATEWAY)
 """Kinds whose resources have ``_rules``."""
+WITH_HOST_NAMES = ("MeshService", "MeshExternalService", "MeshMultiZoneService")
 NEED_MESH_SERVICES = (
     "_layout",
     "_policies",
@@ -101,6 +102,10 @@ def proxy_routes(handlers: ProxyHandlers, type_: ResourceType, item: str) -> lis
         routes.append(get(f"{item}/policies", handlers.matched_policies))
         routes.append(get(f"{item}/_config", handlers.config))
         routes += [get(f"{item}/{part}", handlers.needs_mesh_services) for part in NEED_MESH_SERVICES]
+    if type_.kind in WITH_HOST_NAMES:
+        routes.append(get(f"{item}/_hostnames", handlers.host_names))
+    if type_.kind == "MeshService":
+        routes += [get(f"{item}/{part}", handlers.matched_proxies) for part in ("_dataplanes", "_resources/dataplanes")]
     if type_.kind == GATEWAY:
         routes.append(get(f"{item}/dataplanes", handlers.attached_proxies, errors.LIST))
     if type_.is_policy:

@@ -39,7 +39,7 @@ META = ("mesh", "name", "creationTime", "modificationTime", "labels", "kri")
 
 
 def overview(resource: Resource, insight: Resource | None, registry: Registry) -> dict[str, Any]:
-    """A resource with its insight, as Kuma's ``_overview`` prints it."""
+    """A resource with its insight, as the lists of Kuma's ``_overview`` have it."""
     how = OVERVIEWS[resource.key.kind]
     document = encode_document(resource, registry)
     answer: dict[str, Any] = {"type": how.kind} | {name: document[name] for name in META if name in document}
@@ -47,6 +47,11 @@ def overview(resource: Resource, insight: Resource | None, registry: Registry) -
     if insight is not None:
         answer[how.insight_field] = spec_to_json(registry[how.insight], insight.spec)
     return answer
+
+
+def single_overview(resource: Resource, insight: Resource | None, registry: Registry) -> dict[str, Any]:
+    """The same of one resource that was asked for, which always has an insight, if an empty one."""
+    return {OVERVIEWS[resource.key.kind].insight_field: {}} | overview(resource, insight, registry)
 
 
 def service_items(insights: list[Resource], registry: Registry) -> list[dict[str, Any]]:
@@ -63,14 +68,19 @@ def service_items(insights: list[Resource], registry: Registry) -> list[dict[str
 
 
 def service_json(service: Service) -> dict[str, Any]:
-    """One service; its status and type are printed even where they are the default."""
+    """One service; its status is printed even where it is the default, its type (internal) is not."""
     data = service.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    return {"status": service.status.value, "serviceType": service.service_type.value, **data}
+    return {"status": service.status.value, **data}
 
 
 def page_of(items: list[Any], total: int, next_link: str | None) -> dict[str, Any]:
-    """A list as Kuma prints it."""
+    """A list of resources as Kuma prints it."""
     return {"total": total, "items": items, "next": next_link}
+
+
+def part_of(items: list[Any], total: int, next_link: str | None) -> dict[str, Any]:
+    """A list of what Kuma says about a resource: it has no ``next`` at its end."""
+    return {"total": total, "items": items, **({"next": next_link} if next_link is not None else {})}
 
 
 def in_mesh(scope: Scope, path: str) -> list[str]:
