@@ -193,12 +193,14 @@ def _service(name: str, proxies: Sequence[Proxy], address_port: str) -> service_
     else:
         whole = online == len(proxies)
         status = service_insight.Status.ONLINE if whole else service_insight.Status.PARTIALLY_DEGRADED
+    type_ = _type(proxies[0])
     return service_insight.Service(
         status=status,
         dataplanes=service_insight.DataplaneStat(total=len(proxies), online=online, offline=len(proxies) - online),
         issued_backends=dict(sorted(backends.items())),
-        service_type=_type(proxies[0]),
-        address_port=address_port,
+        service_type=type_,
+        # A gateway is nobody's destination inside the mesh.
+        address_port=address_port if type_ is service_insight.ServiceType.INTERNAL else "",
         zones=tuple(sorted({p.zone for p in proxies} - {""})),
     )
 

@@ -1,5 +1,6 @@
 """Proxies: what their Envoys say, which policies are about them, and the other way round."""
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -65,10 +66,14 @@ class ProxyHandlers:
         if found is None or before is None:
             detail = f"{dataplane.key} has no Envoy that is connected to this control plane"
             raise errors.RequestError(404, inspect.NO_INSIGHT, detail)
-        answer: dict[str, Any] = {"xds": found}
-        if diff:
-            answer["diff"] = await api.aside.run(lambda: list(patch(before, found)))
-        return JSONResponse(answer)
+
+        def text() -> str:
+            answer: dict[str, Any] = {"xds": found}
+            if diff:
+                answer["diff"] = list(patch(before, found))
+            return json.dumps(answer, indent=1)  # kumactl prints it as it comes
+
+        return Response(await api.aside.run(text), media_type="application/json")
 
     async def needs_mesh_services(self, request: Request) -> Response:
         """What Kuma answers about a Dataplane in a mesh without MeshServices, which none here uses."""

@@ -105,6 +105,7 @@ def test_service_insight_says_how_much_of_each_service_is_up_and_where():
     x = found["x"]
     assert (x.dataplanes.total, x.dataplanes.online, x.zones) == (2, 1, ("zone-a", "zone-b"))
     assert (x.issued_backends, x.address_port) == ({"ca-1": 1}, "x.mesh:80")
+    assert (found["g"].address_port, found["x"].address_port) == ("", "x.mesh:80")
     assert (found["g"].service_type, found["db"].service_type) == (ServiceType.GATEWAY_DELEGATED, ServiceType.EXTERNAL)
 
 

@@ -45,6 +45,7 @@ async def test_configuration_and_difference(query, answer, tmp_path):
     plane = await plane_of(tmp_path)
     found = await plane.get(URL + query)
     assert (found.status_code, found.json()) == (200, answer)
+    assert found.text.startswith('{\n "xds": {\n')  # people read it
 
 
 @pytest.mark.parametrize(
