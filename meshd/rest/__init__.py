@@ -6,6 +6,7 @@
 ``query``     paging and filters
 ``body``      a request body as data, bounded
 ``view``      resources and overviews as JSON
+``own_zone``  what a federated zone says of itself
 ``kubernetes``, ``kri``  the same as objects of Kubernetes, by identifier
 ``index``     what is not a resource: ``/``, ``/policies``, ``/_resources``, ``/global-insight``
 ``inspect``   what the Envoy of a proxy says

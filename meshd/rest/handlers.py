@@ -12,10 +12,11 @@ from meshd.ca.service import read_materials
 from meshd.kinds.defaults import on_write
 from meshd.model.codec import decode_document, encode_document
 from meshd.model.errors import InvalidError, Violation
-from meshd.model.resource import Resource, ResourceKey
+from meshd.model.resource import Resource, ResourceKey, Spec
 from meshd.model.resource_type import ResourceType, Scope
 from meshd.rest import access, errors, kubernetes, query, view, writes
 from meshd.rest.api import Api, answer_page, check_mesh, find, key_of
+from meshd.rest.own_zone import insight_of
 from meshd.store.store import Create, Delete, Update
 
 log = logging.getLogger(__name__)
@@ -37,9 +38,13 @@ class ResourceHandlers:
         resource = find(self._api, self._type, request)
         return JSONResponse(view.single_overview(resource, self._insight(resource), self._api.registry))
 
-    def _insight(self, resource: Resource) -> Resource | None:
+    def _insight(self, resource: Resource) -> Spec | None:
         kind = view.OVERVIEWS[resource.key.kind].insight
-        return self._api.store.get(replace(resource.key, kind=kind))
+        stored = self._api.store.get(replace(resource.key, kind=kind))
+        if stored is None and kind == "ZoneInsight" and resource.key.name == self._api.role.zone:
+            sync = self._api.zone_sync(resource.key.name)
+            return insight_of(sync, self._api.instance_id) if sync is not None else None
+        return stored.spec if stored is not None else None
 
     async def list(self, request: Request) -> Response:
         """A page of the resources."""

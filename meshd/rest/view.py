@@ -7,7 +7,7 @@ from typing import Any, cast
 from meshd.kinds.service_insight import Service, ServiceInsight
 from meshd.model.codec import encode_document, spec_to_json
 from meshd.model.registry import Registry
-from meshd.model.resource import Resource
+from meshd.model.resource import Resource, Spec
 from meshd.model.resource_type import Scope
 
 
@@ -35,21 +35,22 @@ OVERVIEWS: Mapping[str, Overview] = {
     ),
 }
 
+SERVICE_META = ("mesh", "creationTime", "modificationTime", "labels")
 META = ("mesh", "name", "creationTime", "modificationTime", "labels", "kri")
 
 
-def overview(resource: Resource, insight: Resource | None, registry: Registry) -> dict[str, Any]:
+def overview(resource: Resource, insight: Spec | None, registry: Registry) -> dict[str, Any]:
     """A resource with its insight, as the lists of Kuma's ``_overview`` have it."""
     how = OVERVIEWS[resource.key.kind]
     document = encode_document(resource, registry)
     answer: dict[str, Any] = {"type": how.kind} | {name: document[name] for name in META if name in document}
     answer[how.field] = spec_to_json(registry[resource.key.kind], resource.spec)
     if insight is not None:
-        answer[how.insight_field] = spec_to_json(registry[how.insight], insight.spec)
+        answer[how.insight_field] = spec_to_json(registry[how.insight], insight)
     return answer
 
 
-def single_overview(resource: Resource, insight: Resource | None, registry: Registry) -> dict[str, Any]:
+def single_overview(resource: Resource, insight: Spec | None, registry: Registry) -> dict[str, Any]:
     """The same of one resource that was asked for, which always has an insight, if an empty one."""
     return {OVERVIEWS[resource.key.kind].insight_field: {}} | overview(resource, insight, registry)
 
@@ -61,7 +62,7 @@ def service_items(insights: list[Resource], registry: Registry) -> list[dict[str
         spec = cast("ServiceInsight", insight.spec)
         type_ = registry[insight.key.kind]
         document = encode_document(insight, registry)
-        meta = {name: document[name] for name in ("mesh", "creationTime", "modificationTime")}
+        meta = {name: document[name] for name in SERVICE_META if name in document}
         for name, service in sorted(spec.services.items()):
             items.append({"type": type_.kind, **meta, "name": name, **service_json(service)})
     return sorted(items, key=lambda item: (item["mesh"], item["name"]))
