@@ -8,7 +8,15 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from meshd.kinds.zone_insight import KdsServiceStats, KdsSubscription, KdsSubscriptionStatus, ZoneInsight
+from meshd.kinds.zone_insight import (
+    KdsServiceStats,
+    KdsSubscription,
+    KdsSubscriptionStatus,
+    KumaCpVersion,
+    Version,
+    ZoneInsight,
+)
+from meshd.model.versions import KUMA
 
 IN_SYNC = "in sync"
 REFUSED = "refused"
@@ -38,6 +46,7 @@ def insight_of(sync: Mapping[str, Any], instance_id: str) -> ZoneInsight:
         disconnect_time=None if sync["online"] else since,
         status=status,
         zone_instance_id=instance_id,
+        version=Version(kuma_cp=KumaCpVersion(version=KUMA, kuma_cp_global_compatible=True)),
     )
     return ZoneInsight(subscriptions=(subscription,))
 

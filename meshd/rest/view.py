@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from meshd.kinds.service_insight import Service, ServiceInsight
+from meshd.model import labels as label
 from meshd.model.codec import encode_document, spec_to_json
 from meshd.model.registry import Registry
 from meshd.model.resource import Resource, Spec
@@ -35,7 +36,6 @@ OVERVIEWS: Mapping[str, Overview] = {
     ),
 }
 
-SERVICE_META = ("mesh", "creationTime", "modificationTime", "labels")
 META = ("mesh", "name", "creationTime", "modificationTime", "labels", "kri")
 
 
@@ -62,7 +62,10 @@ def service_items(insights: list[Resource], registry: Registry) -> list[dict[str
         spec = cast("ServiceInsight", insight.spec)
         type_ = registry[insight.key.kind]
         document = encode_document(insight, registry)
-        meta = {name: document[name] for name in SERVICE_META if name in document}
+        meta = {name: document[name] for name in ("mesh", "creationTime", "modificationTime")}
+        # the name in it is the insight's, not the service's
+        if labels := {key: value for key, value in insight.labels.items() if key != label.DISPLAY_NAME}:
+            meta["labels"] = dict(sorted(labels.items()))
         for name, service in sorted(spec.services.items()):
             items.append({"type": type_.kind, **meta, "name": name, **service_json(service)})
     return sorted(items, key=lambda item: (item["mesh"], item["name"]))

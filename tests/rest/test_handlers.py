@@ -345,11 +345,12 @@ async def test_overviews_join_what_was_seen(tmp_path):
 async def test_service_insights_are_one_item_a_service(tmp_path):
     plane = Plane(tmp_path, GLOBAL)
     services = {"web": {"status": "online", "dataplanes": {"total": 1, "online": 1}}, "db": {"status": "offline"}}
-    await plane.add(
-        MESH, {"type": "ServiceInsight", "mesh": "default", "name": "all-services-default", "services": services}
-    )
+    copy = {"kuma.io/display-name": "all-services-default", "kuma.io/origin": "global"}
+    insight = {"type": "ServiceInsight", "mesh": "default", "name": "all-services-default", "services": services}
+    await plane.add(MESH, insight | {"labels": copy})
     items = (await plane.get("/meshes/default/service-insights")).json()["items"]
     assert [(i["name"], i["status"]) for i in items] == [("db", "offline"), ("web", "online")]
+    assert all(i["labels"] == {"kuma.io/origin": "global"} for i in items)
     assert not any("serviceType" in i for i in items)  # internal, as Kuma prints it
     assert (await plane.get("/meshes/default/service-insights/web")).json()["dataplanes"] == {"total": 1, "online": 1}
     for query_, total in (("name=d", 1), ("type=internal", 2), ("type=external,gateway_builtin", 0)):

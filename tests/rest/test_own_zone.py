@@ -1,5 +1,6 @@
 """What a zone says of itself."""
 
+from meshd.model.versions import KUMA
 from tests.rest.support import GLOBAL, STANDALONE, Plane, federated
 
 ZONE = {"type": "Zone", "name": "zone-a", "enabled": True}
@@ -32,6 +33,7 @@ async def test_a_federated_zone_is_online_while_its_global_is_there(tmp_path):
                 "id": "instance-1",
                 "zoneInstanceId": "instance-1",
                 "connectTime": "2026-03-04T05:00:00Z",
+                "version": {"kumaCp": {"version": KUMA, "kumaCpGlobalCompatible": True}},
                 "status": {
                     "lastUpdateTime": "2026-03-04T05:06:05Z",
                     "total": {"responsesSent": "5", "responsesAcknowledged": "4", "responsesRejected": "1"},
