@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from meshd.kds.admin.wire import What
+from meshd.kinds.mesh import Mesh, MeshServicesMode
 from meshd.model.errors import UnavailableError
 from meshd.model.resource import Resource, ResourceKey
 from meshd.model.resource_type import ResourceType
@@ -76,8 +77,11 @@ class ProxyHandlers:
         return Response(await api.aside.run(text), media_type="application/json")
 
     async def needs_mesh_services(self, request: Request) -> Response:
-        """What Kuma answers about a Dataplane in a mesh without MeshServices, which none here uses."""
-        find(self._api, self._type, request)
+        """What Kuma answers about a Dataplane in a mesh without MeshServices, which nothing here acts upon."""
+        dataplane = find(self._api, self._type, request)
+        mesh = self._api.store.get(ResourceKey("Mesh", "", dataplane.key.mesh))
+        if mesh is not None and cast("Mesh", mesh.spec).mesh_services.mode is MeshServicesMode.EXCLUSIVE:
+            raise errors.bad_request(f"{mesh.key} is to have only MeshServices, which nothing here acts upon")
         # Kuma's own words, for _routes too
         part = "_layout" if request.url.path.endswith("/_layout") else "_policies"
         raise errors.bad_request(f"bad request: can't use {part} endpoint without meshService enabled")

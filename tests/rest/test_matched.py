@@ -131,6 +131,14 @@ async def test_what_needs_mesh_services_says_so_as_in_kuma(part, tmp_path):
     assert answer.json()["detail"] == f"bad request: can't use {named} endpoint without meshService enabled"
 
 
+async def test_a_mesh_of_mesh_services_hears_why_they_say_nothing(tmp_path):
+    plane = await plane_of(tmp_path)
+    await plane.add(MESH | {"meshServices": {"mode": "Exclusive"}})
+    answer = await plane.get("/meshes/default/dataplanes/web-1/_layout")
+    detail = "Mesh default is to have only MeshServices, which nothing here acts upon"
+    assert (answer.status_code, answer.json()["detail"]) == (400, detail)
+
+
 async def test_who_writes_what_has_no_effect_is_told_so(tmp_path):
     plane = Plane(tmp_path, STANDALONE)
     await plane.add(MESH)
