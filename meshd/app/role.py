@@ -130,7 +130,12 @@ class Role:
     def ca_keeper(self) -> CaKeeper:
         """The keeper of keys and certificate authorities."""
         return CaKeeper(
-            self.store, federated=self.config.is_federated, now=utc_now, rng=self.rng, registry=self.metrics
+            self.store,
+            federated=self.config.is_federated,
+            has_proxies=not self.config.is_global,
+            now=utc_now,
+            rng=self.rng,
+            registry=self.metrics,
         )
 
     def insight_keeper(self) -> InsightKeeper:

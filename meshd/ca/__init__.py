@@ -15,6 +15,7 @@
 ``internal``           what Envoys that this process starts show instead of a token
 ``private_files``      files that only this user may read
 ``server_certificate`` the CA and certificate of the server that proxies connect to; ``server_files`` keeps them
+``envoy_admin``        the CA, servers and client of the way to the admin API of Envoys
 ``vault``              the issued identities and trusted roots on disk (0600), reused over restarts
 ``keeper``             ``CaKeeper``: makes the keys and CAs that are missing
 ``offload``            how the services run what blocks

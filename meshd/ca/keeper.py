@@ -11,7 +11,7 @@ from datetime import datetime
 import trio
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from meshd.ca import access, authority, rsa_pem, signing, tokens, x509
+from meshd.ca import access, authority, envoy_admin, rsa_pem, signing, tokens, x509
 from meshd.ca.offload import Offload
 from meshd.kinds.mesh import CertificateAuthorityBackend
 from meshd.kinds.secret import Secret
@@ -46,7 +46,12 @@ class MissingAdminToken:
     """The token of the first administrator."""
 
 
-Missing = MissingKey | MissingRoot | MissingAdminToken
+@dataclass(frozen=True, slots=True)
+class MissingEnvoyAdminCa:
+    """The CA of the way to the admin API of this zone's Envoys."""
+
+
+Missing = MissingKey | MissingRoot | MissingAdminToken | MissingEnvoyAdminCa
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +62,11 @@ class Broken:
     reason: str
 
 
-def missing(store: Store, *, federated: bool) -> tuple[tuple[Missing, ...], tuple[Broken, ...]]:
+def missing(store: Store, *, federated: bool, has_proxies: bool) -> tuple[tuple[Missing, ...], tuple[Broken, ...]]:
     """What a control plane should have and has not, in the order to make it, and what is broken.
 
-    A federated zone makes only what it needs for its own REST API; the rest comes from the global by KDS.
+    A federated zone makes only what it needs for its own REST API and for its own proxies; the rest comes from the
+    global by KDS.
 
     Source: reference/kds.md 8.5.
     """
@@ -83,11 +89,26 @@ def missing(store: Store, *, federated: bool) -> tuple[tuple[Missing, ...], tupl
             wanted.append(MissingKey(family, owner))
     if store.get(ResourceKey("GlobalSecret", "", signing.ADMIN_TOKEN)) is None:
         wanted.append(MissingAdminToken())
+    if has_proxies:
+        check_envoy_admin(store, wanted, broken)
     for mesh in () if federated else store.list("Mesh"):
         for backend in authority.spec_of(mesh).mtls.backends:
             if backend.type == authority.BUILTIN:
                 check_root(store, mesh, backend, wanted, broken)
     return tuple(wanted), tuple(broken)
+
+
+def check_envoy_admin(store: Store, wanted: list[Missing], broken: list[Broken]) -> None:
+    """Add the CA of the Envoys' admin API to ``wanted`` if it is not there, to ``broken`` if it is no good."""
+    key = envoy_admin.CA_SECRET
+    resource = store.get(key)
+    subject = f"CA of the Envoys' admin API: {key}"
+    if key in store.unreadable():
+        broken.append(unreadable(subject, key))
+    elif resource is None:
+        wanted.append(MissingEnvoyAdminCa())
+    elif isinstance(resource.spec, Secret) and (reason := envoy_admin.trouble_with(resource.spec.data)):
+        broken.append(Broken(subject, f"{reason}; write a good one, or delete it for a new one"))
 
 
 def check_root(
@@ -127,7 +148,8 @@ class CaKeeper:
     """Keeps the keys of a control plane complete: level-triggered from the store, at start and at every change.
 
     On a global and a standalone zone: per Mesh the dataplane token signing key and the builtin CAs; the zone and user
-    token signing keys; the admin user token. On a federated zone (``federated``) only the last two. What exists is
+    token signing keys; the admin user token. On a federated zone (``federated``) only the last two. Where there are
+    proxies (``has_proxies``), in zones, also the CA by which the admin API of Envoys is reached. What exists is
     never overwritten, also not what another writer creates at the same moment. Secrets of a Mesh belong to it.
     Keys are made by ``offload``, in a worker thread; a test in virtual time, whose clock does not wait for threads,
     makes them in place (``in_place``).
@@ -140,6 +162,7 @@ class CaKeeper:
         store: Store,
         *,
         federated: bool,
+        has_proxies: bool,
         now: Callable[[], datetime],
         rng: random.Random,
         registry: CollectorRegistry,
@@ -147,6 +170,7 @@ class CaKeeper:
     ) -> None:
         self._store = store
         self._federated = federated
+        self._has_proxies = has_proxies
         self._offload = offload
         self._now = now
         self._rng = rng
@@ -174,7 +198,7 @@ class CaKeeper:
         """Make everything that is missing now; what cannot be made is left for the next change of the store."""
         given_up: set[str] = set()
         while True:
-            wanted, broken = missing(self._store, federated=self._federated)
+            wanted, broken = missing(self._store, federated=self._federated, has_proxies=self._has_proxies)
             self._report(frozenset(broken))
             item = next((i for i in wanted if repr(i) not in given_up), None)
             if item is None:
@@ -199,6 +223,9 @@ class CaKeeper:
                 await self._create([(family.key(), data)], owner, family.what + " signing key")
             case MissingRoot(mesh, backend):
                 await self._make_root(mesh, backend)
+            case MissingEnvoyAdminCa():
+                data = envoy_admin.new_ca(self._now())
+                await self._create([(envoy_admin.CA_SECRET, data)], None, "CA of the Envoys' admin API")
             case MissingAdminToken():
                 claims = tokens.UserClaims(access.ADMIN, (access.ADMIN,))
                 key = signing.signing_key(self._store, signing.USER)

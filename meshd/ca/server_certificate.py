@@ -111,10 +111,10 @@ def may_sign(pem: bytes) -> bool:
         return True
 
 
-def new_authority(zone: str, now: datetime) -> KeyPair:
-    """A new CA for the servers of one zone's control plane, for ten years."""
+def new_authority(common: str, now: datetime) -> KeyPair:
+    """A new CA of this common name, for the leaves of one zone's control plane; for ten years."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = _name(f"meshd {zone} servers")
+    name = _name(common)
     certificate = (
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - SKEW)

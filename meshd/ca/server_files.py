@@ -57,7 +57,7 @@ def _authority(certificate: Path, key: Path, zone: str, now: datetime) -> Signer
             if not ends_soon(signer.certificate, now):
                 return signer
             log.warning("%s: made anew near its end; proxies that were started with it must be restarted", certificate)
-        pair = new_authority(zone, now)
+        pair = new_authority(f"meshd {zone} servers", now)
         _write(certificate, key, pair)
         return load_signer(pair)
     except InvalidError as error:

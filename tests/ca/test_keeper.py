@@ -6,7 +6,7 @@ import trio
 from prometheus_client import CollectorRegistry
 from trio.testing import wait_all_tasks_blocked
 
-from meshd.ca import access, authority, rsa_pem, x509
+from meshd.ca import access, authority, envoy_admin, rsa_pem, x509
 from meshd.ca.keeper import CaKeeper
 from meshd.ca.offload import in_place
 from meshd.model.errors import ConflictError, UnavailableError
@@ -23,10 +23,19 @@ def quick_keys(monkeypatch):
     monkeypatch.setattr(x509, "new_root", lambda mesh, *_, **__: root(mesh))
 
 
-def keeper_of(store, *, federated=False, registry=None):
+def keeper_of(store, *, federated=False, has_proxies=False, registry=None):
     registry = registry or CollectorRegistry()
     now = lambda: NOW  # noqa: E731
-    return CaKeeper(store, federated=federated, now=now, rng=random.Random(1), registry=registry, offload=in_place)
+    rng = random.Random(1)
+    return CaKeeper(
+        store,
+        federated=federated,
+        has_proxies=has_proxies,
+        now=now,
+        rng=rng,
+        registry=registry,
+        offload=in_place,
+    )
 
 
 @asynccontextmanager
@@ -82,6 +91,26 @@ async def test_a_federated_zone_makes_only_what_its_own_api_needs(quick_keys):
     await keeper_of(store, federated=True).complete()
     assert names(store, "GlobalSecret") == ["admin-user-token", "user-token-signing-key-1"]
     assert names(store, "Secret") == []
+
+
+@pytest.mark.parametrize("federated", [True, False])
+async def test_a_zone_gets_the_ca_of_its_envoys_admin_api_and_a_new_one_for_one_that_is_deleted(quick_keys, federated):
+    store = MemoryStore(lambda: NOW)
+    async with running(keeper_of(store, federated=federated, has_proxies=True)):
+        first = envoy_admin.stored_ca(store.get)
+        assert first is not None
+        await store.write([Delete(envoy_admin.CA_SECRET)])
+        await wait_all_tasks_blocked()
+        assert envoy_admin.stored_ca(store.get) not in (None, first)
+
+
+async def test_a_damaged_ca_of_the_envoys_admin_api_is_told_and_kept(quick_keys, caplog):
+    store, registry = MemoryStore(lambda: NOW), CollectorRegistry()
+    await store.write([Create(global_secret("envoy-admin-ca", b"nonsense"))])
+    await keeper_of(store, has_proxies=True, registry=registry).complete()
+    assert store.get(envoy_admin.CA_SECRET).spec.data == b"nonsense"
+    assert registry.get_sample_value("meshd_ca_broken") == 1
+    assert "GlobalSecret envoy-admin-ca: cert: has no PEM block" in caplog.text
 
 
 async def test_meshes_and_deletions_are_noticed_while_running(quick_keys):
@@ -241,7 +270,9 @@ async def test_keys_are_made_in_a_worker_thread(quick_keys, monkeypatch):
 
     monkeypatch.setattr(rsa_pem, "new_private_key", slow)
     store = MemoryStore(lambda: NOW)
-    keeper = CaKeeper(store, federated=True, now=lambda: NOW, rng=random.Random(1), registry=CollectorRegistry())
+    keeper = CaKeeper(
+        store, federated=True, has_proxies=False, now=lambda: NOW, rng=random.Random(1), registry=CollectorRegistry()
+    )
 
     async def tick():
         while True:

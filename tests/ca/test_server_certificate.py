@@ -64,7 +64,7 @@ def test_hosts_of_a_certificate(host, expected):
 
 
 def test_a_certificate_says_its_names_and_that_it_is_no_ca():
-    authority = new_authority("zone-a", NOW)
+    authority = new_authority("meshd zone-a servers", NOW)
     assert check_pair(authority) == ()
     leaf = issue_server(load_signer(authority), CERTIFICATE, NOW)
     assert names_of(leaf.cert_pem) == CERTIFICATE
