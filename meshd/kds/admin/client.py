@@ -7,13 +7,15 @@ import trio
 
 from meshd.kds.admin.wire import PROXY_KINDS, Answer, Question, What, decode_question, encode_answer
 from meshd.model.errors import MeshdError
-from meshd.rpc import Channel, ClientStream, RpcError, Status
+from meshd.rpc import CLIENT_LIMITS, Channel, ClientStream, RpcError, Status
 
 log = logging.getLogger(__name__)
 
 SERVICE = "/kuma.mesh.v1alpha1.GlobalKDSService/"
 ASK_S = 10.0
 """How long an Envoy may take (Kuma's limit)."""
+MAX_ANSWER_BYTES = CLIENT_LIMITS.max_sent_bytes - 4096
+"""What goes to a global in one message, of which an answer is one; a Kuma global takes as much as ours."""
 AGAIN_S = 5.0
 """After a stream has ended and the connection has not."""
 
@@ -54,8 +56,12 @@ async def _answer(question: Question, inspect: Inspect) -> Answer:
         return Answer(error=f"{question.proxy.kind!r} is no kind of proxy")
     try:
         with trio.fail_after(ASK_S):
-            return Answer(await inspect(question))
+            body = await inspect(question)
     except trio.TooSlowError:
         return Answer(error=f"{question.proxy}: its Envoy has not answered in {ASK_S:.0f} s")
     except MeshdError as error:
         return Answer(error=str(error))
+    if len(body) > MAX_ANSWER_BYTES:
+        why = f"the answer has {len(body)} bytes, a global takes {MAX_ANSWER_BYTES}; ask at the API of the zone"
+        return Answer(error=f"{question.proxy}: {why}")
+    return Answer(body)

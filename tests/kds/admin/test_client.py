@@ -3,7 +3,7 @@
 import pytest
 import trio
 
-from meshd.kds.admin.client import AGAIN_S, ASK_S
+from meshd.kds.admin.client import AGAIN_S, ASK_S, MAX_ANSWER_BYTES
 from meshd.kds.admin.wire import Question, What
 from meshd.kds.server import GLOBAL_SERVICE
 from meshd.model.errors import UnavailableError
@@ -18,6 +18,8 @@ async def told(question: Question) -> bytes:
     match question.proxy.name:
         case "asleep":
             await trio.sleep_forever()
+        case "wordy":
+            return bytes(MAX_ANSWER_BYTES + 1)
         case "away":
             raise UnavailableError("it is on another host")
     return f"{question.what.name} of {question.proxy}".encode()
@@ -39,6 +41,7 @@ async def test_every_sort_of_question_is_answered(what, autojump_clock):
     [
         (ResourceKey("Dataplane", "default", "away"), "zone 'zone-a': it is on another host"),
         (ResourceKey("Dataplane", "default", "asleep"), f"its Envoy has not answered in {ASK_S:.0f} s"),
+        (ResourceKey("Dataplane", "default", "wordy"), "a global takes 10481664; ask at the API of the zone"),
         (ResourceKey("Secret", "default", "s"), "'Secret' is no kind of proxy"),
     ],
 )
@@ -49,6 +52,20 @@ async def test_a_reason_comes_instead(proxy, reason, autojump_clock):
         await here.settle()
         with pytest.raises(UnavailableError, match=reason):
             await here.global_kds.admin.ask("zone-a", Question(What.STATS, proxy))
+        here.nursery.cancel_scope.cancel()
+
+
+async def test_the_longest_answer_fits_into_a_message(autojump_clock):
+    async def all_there_is(question):
+        del question
+        return bytes(MAX_ANSWER_BYTES)
+
+    async with lab("global") as here:
+        here.inspect = all_there_is
+        await here.start("zone-a")
+        await here.settle()
+        named = ResourceKey("Dataplane", "m" * 63, "n" * 253)
+        assert len(await here.global_kds.admin.ask("zone-a", Question(What.STATS, named))) == MAX_ANSWER_BYTES
         here.nursery.cancel_scope.cancel()
 
 
