@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from meshd.app.bootstrap import PROXY_KINDS
 from meshd.app.carriers import Carrier, Wanted
+from meshd.ca.envoy_admin import CA_SECRET
 from meshd.config.tree import ProxyEntry
 from meshd.insight.proxies import Report
 from meshd.model.errors import Violation
@@ -253,7 +254,10 @@ async def _follow(source: Latest[T], copy: Latest[T] | Latest[T | None]) -> None
 
 
 class SecretWatch:
-    """Tells the engines that a Secret is not what it was: external services name certificates in them."""
+    """Tells the engines that a Secret is not what it was.
+
+    External services name certificates in them, and one is the CA of the way to the admin API of Envoys.
+    """
 
     name = "secrets"
 
@@ -263,8 +267,9 @@ class SecretWatch:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run until cancelled."""
-        with self._store.watch(("Secret",)) as feed:
+        with self._store.watch(("Secret", "GlobalSecret")) as feed:
             task_status.started()
             while True:
-                await feed.take()
-                self.changes.publish(self.changes.value + 1)
+                keys = await feed.take()
+                if any(key.kind == "Secret" or key == CA_SECRET for key in keys):
+                    self.changes.publish(self.changes.value + 1)

@@ -1,7 +1,7 @@
 """What serves the proxies of a zone that connect: from the configuration to services. The door is ``DpListener``."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 
@@ -10,6 +10,7 @@ from meshd.app.server import DpListener
 from meshd.ca.identity import dataplane_uris
 from meshd.ca.internal import InternalCredentials
 from meshd.ca.service import IdentityService
+from meshd.ca.x509 import KeyPair
 from meshd.config import Config
 from meshd.config.dp_server import DpAuthn, ZoneAuthn
 from meshd.insight.service import ProxyInsights
@@ -28,8 +29,8 @@ from meshd.xds.encode import SchemaError
 from meshd.xds.hds import HealthSettings
 from meshd.xds.keeper import Outside, XdsKeeper
 from meshd.xds.resources import LISTENER
-from meshd.xds.server import AdminAt, ControlPlane, XdsServer
-from meshd.xds.service import Settings
+from meshd.xds.server import ControlPlane, XdsServer
+from meshd.xds.service import AdminAt, Settings
 
 _OUTBOUND = re.compile(r"outbound:([0-9.]{7,15}):([0-9]{1,5})")
 
@@ -63,11 +64,12 @@ def settings(config: Config, internal: InternalCredentials) -> Settings:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What both kinds of proxies are made of: views, identities, what external services' certificates depend on."""
+    """What both kinds of proxies are made of: views, identities, what other certificates of theirs depend on."""
 
     views: Latest[Mapping[str, MeshView]]
     identities: IdentityService
     material: Latest[int]
+    admin_ca: Callable[[], KeyPair | None]
     host_names: HostNames
 
 
@@ -124,7 +126,12 @@ def dp_server_of(role: Role, parts: Parts, insights: ProxyInsights, door: Door) 
 
     identities = parts.identities
     outside = Outside(
-        identities.credentials, identities.release, role.read_source, parts.material, parts.host_names.addresses
+        identities.credentials,
+        identities.release,
+        role.read_source,
+        parts.material,
+        parts.admin_ca,
+        parts.host_names.addresses,
     )
     renderer = XdsKeeper(config.zone_name, role.store, parts.views, role.shapers, outside, role.metrics)
     here = ControlPlane(role.store, role.registry, utc_now, role.rng, role.metrics, role.instance_id)

@@ -1,6 +1,7 @@
 """A zone as tiers of services."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from meshd.app.inspection import Inspector
@@ -9,6 +10,7 @@ from meshd.app.role import Role, Tiers, utc_now
 from meshd.app.service import SecretWatch
 from meshd.app.status import zone_status, zone_sync
 from meshd.app.xds import Door, Parts, dp_server_of, uris_of
+from meshd.ca.envoy_admin import stored_ca
 from meshd.ca.identity import Credentials
 from meshd.ca.service import IdentityService
 from meshd.config import Config, LoadedConfig
@@ -49,11 +51,14 @@ def zone_tiers(role: Role, loaded: LoadedConfig) -> Tiers:
         registry=role.metrics,
     )
     secrets_watch = SecretWatch(role.store)
-    parts = Parts(keeper.views, identities, secrets_watch.changes, host_names_of(config))
+    admin_ca = partial(stored_ca, role.store.get)
+    host_names = host_names_of(config)
+    parts = Parts(keeper.views, identities, secrets_watch.changes, admin_ca, host_names)
     door = Door()
     host = proxy_host(role, loaded, parts, door)
     diagnostics = role.diagnostics(lambda: "" if host.ready() else "proxies")
-    inspector = Inspector(door.admin_of)
+    admin_port = config.bootstrap_server.params.admin_port
+    inspector = Inspector(role.store.get, door.admin_of, admin_ca, host_names.addresses, admin_port)
     kds = zone_kds(role, inspector.ask) if config.is_federated else None
     resolver: Resolver | None = None
     if dns.listen:

@@ -10,7 +10,7 @@ import trio
 
 from meshd.ca.internal import InternalCredentials
 from meshd.envoy import files
-from meshd.envoy.client import Admin
+from meshd.envoy.client import Admin, AtSocket
 from meshd.envoy.command import Options, environment
 from meshd.envoy.metrics import Metrics
 from meshd.envoy.places import home, places, places_of, runtime_directory
@@ -69,7 +69,7 @@ class Fleet:
             with trio.CancelScope(shield=True):
                 if session is not None:
                     log.info("envoy of %s: its proxy is gone: draining, pid=%d", directory.name, session.pid)
-                    await session.stop(Admin(at.admin_socket), drain_s, 0, f"envoy of {directory.name}")
+                    await session.stop(Admin(AtSocket(at.admin_socket)), drain_s, 0, f"envoy of {directory.name}")
                     session.close()
                 await trio.to_thread.run_sync(files.remove, at)
 

@@ -17,7 +17,7 @@ from meshd.ca.internal import InternalCredentials, credential
 from meshd.ca.private_files import write_private
 from meshd.envoy import files
 from meshd.envoy.admin import DRAINING, LIVE, ServerInfo
-from meshd.envoy.client import Admin
+from meshd.envoy.client import Admin, AtSocket
 from meshd.envoy.command import (
     NotEnvoy,
     Options,
@@ -138,7 +138,7 @@ class EnvoyProcess:
         self._at = at
         self._found = found
         self._took_over = took_over
-        self._admin = Admin(at.admin_socket)
+        self._admin = Admin(AtSocket(at.admin_socket))
         self._is_retired = False
         self._ready_since: float | None = None
 

@@ -15,6 +15,7 @@ from typing import TypeVar, cast
 import trio
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from meshd.ca.x509 import KeyPair
 from meshd.kinds.dataplane import Dataplane
 from meshd.kinds.external_service import DataSource
 from meshd.kinds.mesh import Mesh
@@ -67,13 +68,15 @@ class Outside:
 
     ``credentials`` gives the cell of an identity, ``release`` forgets one whose proxy is gone for good.
     ``read_source`` reads a data source of a mesh (ValueError if it cannot), ``material`` changes when it may read
-    something else. ``addresses`` finds those of a name (OSError if it has none).
+    something else, and with it ``admin_ca``, that of the way to the admin API of Envoys. ``addresses`` finds those of a
+    name (OSError if it has none).
     """
 
     credentials: CredentialsOf
     release: Callable[[str, str], Awaitable[None]]
     read_source: Callable[[str, DataSource], bytes]
     material: Latest[int]
+    admin_ca: Callable[[], KeyPair | None]
     addresses: Callable[[str], Awaitable[tuple[str, ...]]]
 
 
@@ -108,6 +111,7 @@ class XdsKeeper:
         self._new: set[Proxy] = set()
         self._rendered: Mapping[str, MeshView] = {}
         self._rendered_material = 0
+        self._admin_ca: KeyPair | None = None
         self._changed_zone_proxies: set[ResourceKey] = set()
         self._zones = ZoneProxies(zone, shapers, outside.read_source, self._hosts.address_of)
         self._turning = Turning()
@@ -251,6 +255,8 @@ class XdsKeeper:
         views, before = self._views.value, self._rendered
         anything = self._outside.material.version != self._rendered_material
         self._rendered, self._rendered_material = views, self._outside.material.version
+        # One that is deleted is followed by another at once: nothing is to be rendered for the moment between.
+        self._admin_ca = self._outside.admin_ca() or self._admin_ca
         differences: dict[str, Difference] = {}
         for mesh, view in views.items():
             if anything or before.get(mesh) is not view:
@@ -272,7 +278,7 @@ class XdsKeeper:
             self._failures.labels("Dataplane").inc()
             log.error("mesh '%s': %s cannot be rendered and stays as it is: %s", mesh, name, why)
         self._retire_later()
-        more = bool(moved or before.keys() - views.keys())
+        more = bool(anything or moved or before.keys() - views.keys())
         yield from self._update_zone_proxies(views, differences, more=more)
         self._identities.certify_renewed(self._proxies.values(), self._keeps_certificates, trio.current_time())
         self._turn_at = (
@@ -296,14 +302,18 @@ class XdsKeeper:
             return
         proxy.unlocated = ()
         ending = self._turning.ending(proxy.key.mesh) if proxy.certified else None
-        made_of = (*basis(view, dataplane, proxy.abilities), located is dataplane or located.spec, ending)
+        made_of = (
+            *basis(view, dataplane, proxy.abilities, self._admin_ca),
+            located is dataplane or located.spec,
+            ending,
+        )
         if proxy.made_of == made_of:
             return
         uris = uris_of(dataplane)
         if uris:
             self._identities.need(proxy, proxy.key.mesh, proxy.key.name, uris)
         idle: dict[str, str] = {}
-        proxy.own.replace(own_resources(view, located, proxy.abilities, self._shapers, idle, ending))
+        proxy.own.replace(own_resources(view, located, proxy.abilities, self._shapers, idle, self._admin_ca, ending))
         if has_outbounds(view, dataplane):
             self._dataplanes.choose(proxy, view, dataplane)
         proxy.idle, proxy.made_of = idle, made_of
@@ -313,7 +323,8 @@ class XdsKeeper:
     ) -> Steps[None]:
         """Ingresses and egresses: what they share first, then the listener of each for which something changed.
 
-        ``more``: besides ``differences``, a mesh has gone, or a name (maybe one of theirs) stands for another address.
+        ``more``: besides ``differences``, a mesh has gone, a name (maybe one of theirs) stands for another address, or
+        all is to be rendered.
         """
         changed, self._changed_zone_proxies = self._changed_zone_proxies, set()
         proxies = [p for p in self._proxies.values() if p.key.kind != "Dataplane"]
@@ -338,7 +349,7 @@ class XdsKeeper:
         resource = self._store.get(proxy.key)
         if resource is None:
             return  # what it has stands
-        proxy.made_of = self._zones.render(proxy, resource, self._identities)
+        proxy.made_of = self._zones.render(proxy, resource, self._identities, self._admin_ca)
 
     def _retire(self) -> None:
         if trio.current_time() >= self._retire_at:

@@ -4,7 +4,9 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
+from meshd.ca.envoy_admin import server_tls
 from meshd.ca.identity import Credentials, dataplane_uris
+from meshd.ca.x509 import KeyPair
 from meshd.kinds.dataplane import Dataplane, GatewayType
 from meshd.kinds.mesh import CertificateAuthorityBackend, Mesh
 from meshd.kinds.without_effect import NO_EFFECT
@@ -97,11 +99,13 @@ def own_resources(
     abilities: Abilities,
     shapers: Shapers,
     idle: dict[str, str],
+    admin_ca: KeyPair | None,
     ending: CertificateAuthorityBackend | None = None,
 ) -> Iterator[XdsResource]:
     """What no other Dataplane has. ``ending``: what its inbounds still take in a mesh without mTLS (``turning``).
 
-    ``idle`` is filled with the policies about it that have no effect, and why.
+    ``admin_ca`` is that of the control plane's way to the admin API; without one there is no way. ``idle`` is filled
+    with the policies about it that have no effect, and why.
     """
     mesh = cast("Mesh", view.mesh.spec)
 
@@ -113,7 +117,8 @@ def own_resources(
 
     for policy in without_effect(lambda kind: view.policies.get(kind, ()), dataplane):
         idle[f"{policy.key.kind} {policy.display_name}"] = NO_EFFECT
-    yield from admin(cast("Dataplane", dataplane.spec).networking.address, abilities)
+    shown = server_tls(admin_ca, dataplane.key) if admin_ca is not None else None
+    yield from admin(cast("Dataplane", dataplane.spec).networking.address, abilities, shown)
     yield from inbounds(dataplane, mesh.enabled_backend() or ending, abilities, shape)
     yield from passthrough(mesh, dataplane, abilities)
     yield from direct_access(view, dataplane, abilities)
@@ -121,11 +126,11 @@ def own_resources(
     yield from probes(dataplane, abilities)
 
 
-def basis(view: MeshView, dataplane: Resource, abilities: Abilities) -> tuple[object, ...]:
+def basis(view: MeshView, dataplane: Resource, abilities: Abilities, admin_ca: KeyPair | None) -> tuple[object, ...]:
     """What ``own_resources`` depends on, to be compared."""
     said = cast("Dataplane", dataplane.spec).networking.transparent_proxying
     others = _Same(view.local_dataplanes) if said is not None and said.direct_access_services else None
-    return (dataplane.key, dataplane.version, view.mesh.version, _Same(view.policies), others, abilities)
+    return (dataplane.key, dataplane.version, view.mesh.version, _Same(view.policies), others, abilities, admin_ca)
 
 
 @dataclass(frozen=True, eq=False, slots=True)

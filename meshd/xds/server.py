@@ -33,7 +33,7 @@ from meshd.xds.metadata import ProxyMetadata, abilities, read
 from meshd.xds.metrics import Metrics
 from meshd.xds.proxies import refused_parts
 from meshd.xds.resources import LISTENER, ProxyFeed
-from meshd.xds.service import Proxies, Settings
+from meshd.xds.service import AdminAt, Proxies, Settings
 from meshd.xds.session import DELTA, STATE_OF_THE_WORLD, Form, Session, decoded
 
 log = logging.getLogger(__name__)
@@ -94,14 +94,6 @@ class ControlPlane:
     instance_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class AdminAt:
-    """The path of a Unix socket, "" if the proxy has none; ``peer`` is where the proxy connects from."""
-
-    socket: str
-    peer: str
-
-
 def nobody(proxy: ResourceKey, type_url: str) -> None:
     """Whom an answer of a proxy does not concern."""
     del proxy, type_url
@@ -151,7 +143,7 @@ class XdsServer:
     def admin_of(self, proxy: ResourceKey) -> AdminAt | None:
         """Where the Envoy of a connected proxy says that its admin API is; None if it is not connected."""
         live = self._proxies.live.get(proxy)
-        return AdminAt(live.admin_socket, live.connection.peer) if live is not None else None
+        return live.admin if live is not None else None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until cancelled; then streams end with UNAVAILABLE, and what proxies brought stays for the next run."""

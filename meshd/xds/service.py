@@ -55,11 +55,25 @@ class Settings:
         return self.authn.zone
 
 
+@dataclass(frozen=True, slots=True)
+class AdminAt:
+    """Where an Envoy says that its admin API is: at the path of a Unix socket, "" for none, else at ``address``.
+
+    ``port`` is the API's, or if it is at a socket that of its listener; 0: it has none. ``peer`` is where the proxy
+    connects from.
+    """
+
+    socket: str
+    address: str
+    port: int
+    peer: str
+
+
 @dataclass(eq=False, slots=True)
 class Live:
     """A proxy's stream. ``cut`` says why it is to end; ``session`` comes once it is served.
 
-    ``admin_socket`` is where its Envoy says that its admin API is, "" for nowhere.
+    ``admin`` is where its Envoy says that its admin API is.
     """
 
     key: ResourceKey
@@ -68,7 +82,7 @@ class Live:
     is_over: Callable[[], bool]
     session: Session | None = None
     cut: str = ""
-    admin_socket: str = ""
+    admin: AdminAt | None = None
 
 
 class Proxies:
@@ -177,7 +191,9 @@ class Proxies:
         await self._make_room(stream, key)
         with trio.CancelScope() as scope:
             live = Live(key, stream.connection, scope, lambda: stream.failure is not None or stream.remote_ended)
-            live.admin_socket = metadata.admin_socket
+            live.admin = AdminAt(
+                metadata.admin_socket, metadata.admin_address, metadata.admin_port, stream.connection.peer
+            )
             self._live[key] = live
             departure = self._departures.pop(key, None)
             if departure is not None:

@@ -5,6 +5,7 @@ Source: reference/dataplane.md 3.4; Kuma ``pkg/xds/envoy/tls/v3/tls.go`` (behavi
 
 from collections.abc import Iterable, Mapping
 
+from meshd.ca.envoy_admin import CLIENT, AdminTls
 from meshd.ca.identity import KUMA_ALPN, Credentials, service_sni, spiffe_uri
 from meshd.xds.encode import PREFIX, Document
 from meshd.xds.names import ca_secret, identity_secret
@@ -26,6 +27,20 @@ def san(kind: str, matcher: Document) -> Document:
 def inbound(mesh: str) -> Document:
     """Who comes in shows a certificate of the mesh."""
     common = _mesh_context(mesh, [san("URI", {"prefix": f"spiffe://{mesh}/"})])
+    return transport_socket("DownstreamTlsContext", {"commonTlsContext": common, "requireClientCertificate": True})
+
+
+def admin(shown: AdminTls) -> Document:
+    """Who comes in is the control plane of this zone."""
+    certificate = {
+        "certificateChain": {"inlineBytes": shown.chain_pem},
+        "privateKey": {"inlineBytes": shown.key_pem},
+    }
+    validation = {
+        "matchTypedSubjectAltNames": [san("DNS", {"exact": CLIENT})],
+        "trustedCa": {"inlineBytes": shown.ca_pem},
+    }
+    common = {"tlsCertificates": [certificate], "validationContext": validation}
     return transport_socket("DownstreamTlsContext", {"commonTlsContext": common, "requireClientCertificate": True})
 
 

@@ -4,7 +4,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import cast
 
+from meshd.ca.envoy_admin import server_tls
 from meshd.ca.identity import egress_owner, egress_uris
+from meshd.ca.x509 import KeyPair
 from meshd.kinds.dataplane import Dataplane
 from meshd.kinds.zone_egress import ZoneEgress
 from meshd.kinds.zone_ingress import ZoneIngress
@@ -108,8 +110,11 @@ class ZoneProxies:
             for mesh in sorted(renderer.secret_meshes):
                 yield mesh, egress_owner(proxy.key.name), egress_uris(mesh)
 
-    def render(self, proxy: Proxy, resource: Resource, identities: Identities) -> int:
-        """Give a proxy what is its own: readiness, its listener, its certificates; returns what it is made of."""
+    def render(self, proxy: Proxy, resource: Resource, identities: Identities, admin_ca: KeyPair | None) -> int:
+        """Give a proxy what is its own: readiness, its listener, its certificates; returns what it is made of.
+
+        See ``own_resources`` of Dataplanes for ``admin_ca``.
+        """
         wanted = list(self.identities(resource, proxy.abilities))
         for mesh, owner, uris in wanted:
             identities.need(proxy, mesh, owner, uris)
@@ -120,7 +125,8 @@ class ZoneProxies:
         host = cast("ZoneIngress | ZoneEgress", resource.spec).networking.address
         address = self.address_of(host)
         proxy.unlocated = (host,) if address is None else ()
-        readiness = admin(address, proxy.abilities) if address is not None else ()
+        shown = server_tls(admin_ca, resource.key) if admin_ca is not None else None
+        readiness = admin(address, proxy.abilities, shown) if address is not None else ()
         proxy.own.replace([*readiness, *([listener] if listener is not None else [])])
         return resource.version
 

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from meshd.envoy.binary import wheel_binary
-from meshd.envoy.client import Admin
+from meshd.envoy.client import Admin, AtSocket
 from meshd.envoy.command import Options
 from tests.e2e.lab import eventually
 from tests.envoy.support import World, mode, said, until, with_admin
@@ -189,14 +189,14 @@ async def test_its_log_level_changes_without_a_new_one(world, caplog):
     caplog.set_level("DEBUG")
     async with world.running():
         assert world.pid() == first
-        await Admin(world.at().admin_socket).server_info()
+        await Admin(AtSocket(world.at().admin_socket)).server_info()
         await until(lambda: any(": http: " in m or "conn_handler: " in m for m in said(caplog, 0)))
 
 
 async def test_it_says_what_people_ask(world):
     world.static = {"node": {"id": "default.web-1", "cluster": "web"}}
     async with world.running():
-        admin = Admin(world.at().admin_socket)
+        admin = Admin(AtSocket(world.at().admin_socket))
         assert await admin.node_id() == "default.web-1"
         dump = json.loads(await admin.config_dump(include_eds=True))
         assert dump["configs"][0]["bootstrap"]["node"]["id"] == "default.web-1"

@@ -50,7 +50,7 @@ def outbounds(
 def inbounds(*resources: Resource, dataplane: Resource, mtls: bool = True) -> list[XdsResource]:
     """Clusters and listeners of the inbounds of a Dataplane, under these policies."""
     view = build_views([b.mesh(mtls=mtls), dataplane, *resources])["default"]
-    return list(own_resources(view, dataplane, Abilities(ipv6=False), SHAPERS, {}))
+    return list(own_resources(view, dataplane, Abilities(ipv6=False), SHAPERS, {}, None))
 
 
 def clusters(resources: list[XdsResource]) -> dict[str, dict[str, Any]]:

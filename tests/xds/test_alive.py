@@ -116,7 +116,7 @@ def test_envoy_tells_readiness_and_nothing_more(tmp_path):
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
-        with running(tmp_path, admin("127.0.0.2", abilities)):
+        with running(tmp_path, admin("127.0.0.2", abilities, None)):
             at = f"http://127.0.0.2:{port}"
             assert httpx.get(f"{at}/ready").status_code == 200
             assert {httpx.get(at + path).status_code for path in ("/", "/stats", "/quitquitquit")} == {404}

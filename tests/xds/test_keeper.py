@@ -8,6 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from meshd.ca.envoy_admin import new_ca, read_ca, server_tls
 from meshd.ca.identity import Credentials, Identity, TrustBundle, no_credentials
 from meshd.cli.known import registry
 from meshd.kinds.external_service import ExternalService
@@ -72,7 +73,10 @@ class World:
         self.names = addresses or {}
         self.looked_up = []
         self.apply(*resources)
-        outside = Outside(self.credentials, self.release, read_nothing, Latest(0), self.look_up)
+        self.material, self.admin_ca = Latest(0), None
+        outside = Outside(
+            self.credentials, self.release, read_nothing, self.material, lambda: self.admin_ca, self.look_up
+        )
         self.keeper = XdsKeeper("zone-a", self.store, self.views, shapers, outside, CollectorRegistry())
 
     def credentials(self, mesh, owner, uris):  # noqa: ARG002
@@ -856,3 +860,31 @@ def follow(feed, have):
             have.pop(place, None)
             if entry is not None:
                 have[place] = entry.version
+
+
+async def test_a_new_ca_of_the_admin_api_reaches_the_listeners_of_all_proxies(nursery, autojump_clock):
+    ingress = b.ingress("in-1", "zone-a")
+    world = World([b.mesh(), http("web-1", "web")])
+    await world.store_zone_proxies(ingress)
+    world.admin_ca = read_ca(new_ca(NOW))
+    await nursery.start(world.keeper.run)
+    abilities = Abilities(admin_socket="/w/admin.sock", admin_port=9901)
+    feeds = [world.keeper.attach(proxy, abilities) for proxy in (key("web-1"), ingress.key)]
+    await idle()
+    for feed, proxy in zip(feeds, (key("web-1"), ingress.key), strict=True):
+        assert server_tls(world.admin_ca, proxy).key_pem in feed.get(LISTENER, "kuma:envoy:admin").body
+        feed.take()
+
+    before, world.admin_ca = world.admin_ca, None
+    world.material.publish(1)
+    await idle()
+    assert [dict(feed.take()) for feed in feeds] == [{}, {}]
+
+    world.admin_ca = read_ca(new_ca(NOW))
+    assert world.admin_ca != before
+    world.material.publish(2)
+    await idle()
+
+    assert [dict(feed.take()) for feed in feeds] == [{LISTENER: {"kuma:envoy:admin"}}] * 2
+    for feed, proxy in zip(feeds, (key("web-1"), ingress.key), strict=True):
+        assert server_tls(world.admin_ca, proxy).key_pem in feed.get(LISTENER, "kuma:envoy:admin").body
