@@ -140,6 +140,10 @@ class Admin:
         """Make it tell HTTP clients to go elsewhere, with each answer."""
         await self._ask("POST", "/healthcheck/fail")
 
+    async def pass_health_check(self) -> None:
+        """Take back ``fail_health_check``."""
+        await self._ask("POST", "/healthcheck/ok")
+
     async def close_listeners(self) -> None:
         """Make it take no more connections; those it has go on."""
         await self._ask("POST", "/drain_listeners")

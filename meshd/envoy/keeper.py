@@ -63,13 +63,15 @@ class Fleet:
         if directory in self._common.turns:
             return
         at = places_of(directory, self._runtime_dir)
-        async with self._common.turn(directory):  # free, so it is ours at once; if the proxy comes back, it waits
+        async with self._common.turn(
+            directory
+        ).held():  # free, so it is ours at once; if the proxy comes back, it waits
             found = self._found().pop(at.bootstrap, None)
             session = Session.adopt(found) if found is not None else None
             with trio.CancelScope(shield=True):
                 if session is not None:
                     log.info("envoy of %s: its proxy is gone: draining, pid=%d", directory.name, session.pid)
-                    await session.stop(Admin(AtSocket(at.admin_socket)), drain_s, 0, f"envoy of {directory.name}")
+                    await session.stop(Admin(AtSocket(at.admin_socket)), drain_s, f"envoy of {directory.name}")
                     session.close()
                 await trio.to_thread.run_sync(files.remove, at)
 

@@ -30,9 +30,9 @@ from meshd.envoy.command import (
 from meshd.envoy.exits import judge
 from meshd.envoy.metrics import Metrics
 from meshd.envoy.places import Places
-from meshd.envoy.processes import Found
+from meshd.envoy.processes import Found, read_process
 from meshd.envoy.relay import LogPipe, open_pipe
-from meshd.envoy.session import Session, ask_version
+from meshd.envoy.session import Session, Turn, ask_version
 from meshd.model.errors import MeshdError, UnavailableError
 from meshd.model.resource import ResourceKey
 from meshd.runtime.latest import Latest
@@ -41,7 +41,8 @@ from meshd.runtime.supervisor import retrying
 log = logging.getLogger(__name__)
 
 SETTLE_S = 1.0
-"""How long a proxy that was removed still takes connections: by then its peers know that it is gone (design, 8)."""
+"""How long a proxy that was removed still takes connections: by then its peers know that it is gone (design, 8).
+One that is back by then goes on as if nothing had been."""
 FIRST_ASK_S, LAST_ASK_S = 0.02, 1.0
 """How soon, and later how often, an Envoy that is not live yet is asked whether it is."""
 
@@ -93,12 +94,12 @@ class Common:
     rng: random.Random
     metrics: Metrics
     env: Mapping[str, str]
-    turns: dict[Path, trio.Lock] = field(default_factory=dict)
+    turns: dict[Path, Turn] = field(default_factory=dict)
     versions: dict[tuple[Path, int], Version] = field(default_factory=dict)
 
-    def turn(self, directory: Path) -> trio.Lock:
-        """Held by who uses a directory: processes of one proxy that comes and goes and comes follow each other."""
-        return self.turns.setdefault(directory, trio.Lock())
+    def turn(self, directory: Path) -> Turn:
+        """Held by who uses a directory."""
+        return self.turns.setdefault(directory, Turn())
 
     async def version(self, binary: Path) -> Version:
         """What a program says it is; asked again when its file is another.
@@ -138,8 +139,10 @@ class EnvoyProcess:
         self._at = at
         self._found = found
         self._took_over = took_over
+        self._turn = common.turn(at.directory)
         self._admin = Admin(AtSocket(at.admin_socket))
         self._is_retired = False
+        self._has_handed_on = False
         self._ready_since: float | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -149,14 +152,14 @@ class EnvoyProcess:
         end of an earlier process of the same proxy.
         """
         common = self._common
-        async with common.turn(self._at.directory):
+        async with self._turn.held():
             common.metrics.start(self._proxy)
             try:
-                await self._prepare()
-            except OSError:
-                log.debug("%s: not prepared; it is tried again", self.name, exc_info=True)
-            task_status.started()
-            try:
+                try:
+                    await self._prepare()
+                except OSError:
+                    log.debug("%s: not prepared; it is tried again", self.name, exc_info=True)
+                task_status.started()
                 await retrying(self._attempt, WEATHER, name=self.name, rng=common.rng)
             finally:
                 with trio.CancelScope(shield=True):
@@ -200,8 +203,7 @@ class EnvoyProcess:
                     scope.cancel()
 
     async def _one(self, bootstrap: bytes, version: Version, pipe: LogPipe) -> None:
-        found, self._found = self._found, None
-        session = Session.adopt(found) if found is not None else None
+        found, session = self._take_over()
         is_adopted = session is not None
         try:
             if found is not None and session is not None:
@@ -209,7 +211,7 @@ class EnvoyProcess:
                 if reason:
                     log.info("%s: pid %d makes way for a new one: %s", self.name, session.pid, reason)
                     with trio.CancelScope(shield=True):
-                        await session.stop(self._admin, self._options.drain_s, 0, self.name)
+                        await session.stop(self._admin, self._options.drain_s, self.name)
                     session.close()
                     session, is_adopted = None, False
                 else:
@@ -321,28 +323,55 @@ class EnvoyProcess:
             self.trouble.publish(reason)
         return reason
 
+    def _take_over(self) -> tuple[Found | None, Session | None]:
+        """The Envoy of this proxy that runs already, from who had it before us or from an earlier run of meshd."""
+        left, self._turn.left = self._turn.left, None
+        if left is not None:
+            return left
+        found, self._found = self._found, None
+        return found, Session.adopt(found) if found is not None else None
+
     async def _leave(self, session: Session, *, is_adopted: bool) -> None:
         """End it or let it go on, as is wanted; one that has ended is just let go."""
-        try:
-            if session.has_ended:
-                return
-            if not self._is_retired and self._common.is_kept(is_adopted):
-                log.info("%s: left running, pid=%d", self.name, session.pid)
-                return
+        if session.has_ended:
+            session.close()
+        elif not self._is_retired and self._common.is_kept(is_adopted):
+            log.info("%s: left running, pid=%d", self.name, session.pid)
+            session.close()
+        elif not (self._is_retired and await self._hand_on(session)):
             log.info("%s: draining, pid=%d", self.name, session.pid)
             self._publish_ready(is_ready=False)
-            await session.stop(self._admin, self._options.drain_s, SETTLE_S if self._is_retired else 0, self.name)
+            try:
+                await session.stop(self._admin, self._options.drain_s, self.name)
+            finally:
+                session.close()
             log.info("%s: stopped", self.name)
-        finally:
-            session.close()
+
+    async def _hand_on(self, session: Session) -> bool:
+        """Give a proxy that was removed time to come back, and its Envoy then to its successor; whether that was so.
+
+        Its HTTP clients are told to go meanwhile.
+        """
+        found = read_process(session.pid)
+        try:
+            await self._admin.fail_health_check()
+            if found is None or not await self._turn.is_wanted(min(SETTLE_S, self._options.drain_s)):
+                return False
+            await self._admin.pass_health_check()
+        except UnavailableError as error:
+            log.warning("%s: cannot wait for its proxy to come back: %s", self.name, error)
+            return False
+        log.info("%s: its proxy is back, pid=%d", self.name, session.pid)
+        self._turn.left, self._has_handed_on = (found, session), True
+        return True
 
     async def _end(self) -> None:
-        """Leave one that was never taken over; of a retired proxy leave nothing."""
-        found, self._found = self._found, None
-        session = Session.adopt(found) if found is not None else None
-        if session is not None:
-            await self._leave(session, is_adopted=True)
-        if self._is_retired:
+        """Leave one that was never taken over; of a retired proxy leave nothing, unless it is back."""
+        if not self._has_handed_on:
+            _, session = self._take_over()
+            if session is not None:
+                await self._leave(session, is_adopted=True)
+        if self._is_retired and not self._has_handed_on:
             self._common.credentials.forget(self._proxy)
             await trio.to_thread.run_sync(files.remove, self._at)
 

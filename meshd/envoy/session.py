@@ -8,7 +8,8 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Self
 
@@ -86,8 +87,8 @@ class Session:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._pidfd, number)
 
-    async def stop(self, admin: Admin, drain_s: float, settle_s: float, name: str) -> None:
-        """End it: it lets HTTP clients go, takes no more connections ``settle_s`` later, and has ``drain_s`` in all.
+    async def stop(self, admin: Admin, drain_s: float, name: str) -> None:
+        """End it: it lets HTTP clients go, takes no more connections, and has ``drain_s`` for those it has.
 
         Sooner if nothing is open any more. Bounded, so it may be shielded. Returns when it has ended.
         """
@@ -95,7 +96,7 @@ class Session:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._cancel_at_end, nursery.cancel_scope)
                 try:
-                    await _drain(admin, settle_s)
+                    await _drain(admin)
                 except UnavailableError as error:
                     log.warning("%s: cannot be drained: %s", name, error)
                 nursery.cancel_scope.cancel()
@@ -117,14 +118,45 @@ class Session:
             self._pidfd = -1
 
 
-async def _drain(admin: Admin, settle_s: float) -> None:
+class Turn:
+    """Whose turn it is to run the Envoy of a proxy: those of one that comes and goes and comes follow each other.
+
+    ``left`` is an Envoy that goes on, with its command line, for whoever waits: it is theirs as soon as they have the
+    turn.
+    """
+
+    def __init__(self) -> None:
+        self.left: tuple[Found, Session] | None = None
+        self._lock = trio.Lock()
+        self._wanted = trio.Event()
+
+    @asynccontextmanager
+    async def held(self) -> AsyncIterator[None]:
+        """Have the turn. Who waits is not cancelled: what is left for them must have an owner."""
+        self._wanted.set()
+        with trio.CancelScope(shield=True):
+            await self._lock.acquire()
+        try:
+            if not self._lock.statistics().tasks_waiting:
+                self._wanted = trio.Event()
+            yield
+        finally:
+            self._lock.release()
+
+    async def is_wanted(self, within_s: float) -> bool:
+        """Whether somebody waits for the turn, which is ours, or does within some seconds."""
+        with trio.move_on_after(within_s):
+            await self._wanted.wait()
+        return self._wanted.is_set()
+
+
+async def _drain(admin: Admin) -> None:
     """Return once nothing is open.
 
     Listeners are closed at once and not after Envoy's own drain time (``?graceful``): a connection that is refused can
     be tried elsewhere, one that is taken during the drain is cut at its end. The built-in engine does the same.
     """
     await admin.fail_health_check()
-    await trio.sleep(settle_s)
     await admin.close_listeners()
     pause_s = FIRST_ASK_S
     while await admin.open_connections():

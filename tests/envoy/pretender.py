@@ -65,8 +65,8 @@ def main(argv):
                 left = max(0, left - 1)
             elif target.startswith("/listeners"):
                 body = json.dumps({"listener_statuses": [{"name": "outbound:127.0.0.2:80"}]})
-            elif target == "/healthcheck/fail":
-                state = "DRAINING"
+            elif target.startswith("/healthcheck/"):
+                state = "LIVE" if target.endswith("/ok") else "DRAINING"
             elif target == "/drain_listeners":
                 say("error", "listeners closed")
             answer = f"HTTP/1.1 200 OK\r\ncontent-length: {len(body)}\r\n\r\n{body}"

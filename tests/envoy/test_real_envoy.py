@@ -17,7 +17,7 @@ from meshd.envoy.binary import wheel_binary
 from meshd.envoy.client import Admin, AtSocket
 from meshd.envoy.command import Options
 from tests.e2e.lab import eventually
-from tests.envoy.support import World, mode, said, until, with_admin
+from tests.envoy.support import WEB, World, mode, said, until, with_admin
 from tests.l4 import envoy as static
 from tests.ports import free_port
 
@@ -152,6 +152,27 @@ async def test_while_it_drains_what_is_open_goes_on_and_nothing_new_is_taken(wor
     assert 2.8 < trio.current_time() - began < 4.5
     assert not lasting.recv(1)
     lasting.close()
+
+
+async def test_a_proxy_that_is_removed_and_back_at_once_loses_no_connection(world):
+    async with trio.open_nursery() as nursery:
+        async with world.running() as process:
+            first = world.pid()
+            lasting = connect(world.port)
+            traffic = Traffic(world.port)
+            process.retire()
+            again = world.fleet.process(WEB, world.options)
+            nursery.start_soon(again.run)
+            await trio.testing.wait_all_tasks_blocked()
+            traffic.thread.start()
+        await until(lambda: again.ready.value and traffic.done > 100)
+        traffic.is_over = True
+        await trio.to_thread.run_sync(traffic.thread.join)
+        assert not traffic.failed
+        assert echoes(lasting)
+        assert world.pid() == first
+        lasting.close()
+        nursery.cancel_scope.cancel()
 
 
 class Refused:

@@ -273,7 +273,7 @@ async def test_a_retired_one_leaves_nothing_whatever_is_kept(world):
     process.forget_series()
 
 
-async def test_one_that_comes_back_waits_for_the_end_of_its_predecessor(world):
+async def test_one_that_comes_back_at_once_goes_on(world, caplog):
     async with trio.open_nursery() as nursery:
         async with world.running() as process:
             first = world.pid()
@@ -281,10 +281,68 @@ async def test_one_that_comes_back_waits_for_the_end_of_its_predecessor(world):
             again = world.fleet.process(WEB, world.options)
             nursery.start_soon(again.run)
             await trio.sleep(0.1)
-            assert world.pid() == first
+        await until(lambda: again.ready.value)
+        assert world.pid() == first
+        assert world.credentials.proves(WEB, world.surroundings.credential)
+        assert [line for line in world.asked() if "POST" in line] == [
+            "POST /healthcheck/fail",
+            "POST /healthcheck/ok",
+            "POST /reopen_logs",
+        ]
+        assert not any("draining" in line for line in said(caplog))
+        os.kill(first, signal.SIGKILL)  # it is a child, whoever has it now
+        await until(lambda: "was ended by SIGKILL" in again.trouble.value)
+        await until(lambda: again.ready.value)
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("retired", [True, False], ids=["and leaves", "and is stopped"])
+async def test_one_that_comes_back_at_once_and_is_cancelled_leaves_nothing(world, retired):
+    world.kept = False
+    async with trio.open_nursery() as nursery, world.running() as process:
+        process.retire()
+        again = world.fleet.process(WEB, world.options)
+        nursery.start_soon(again.run)
+        await trio.testing.wait_all_tasks_blocked()
+        if retired:
+            again.retire()
+        nursery.cancel_scope.cancel()
+    assert world.pid() is None
+    assert world.at().directory.exists() is not retired
+
+
+async def test_one_that_comes_back_late_waits_for_the_end_of_its_predecessor(world, monkeypatch):
+    monkeypatch.setattr("meshd.envoy.service.SETTLE_S", 0.01)
+    world.pretend = {"connections": 4}
+    async with trio.open_nursery() as nursery:
+        async with world.running() as process:
+            first = world.pid()
+            process.retire()
+            nursery.start_soon(come_back, world, nursery)
+        assert world.pid() != first
+        await until(lambda: world.metric("up"))
+        assert world.pid() not in (None, first)
+        nursery.cancel_scope.cancel()
+
+
+async def come_back(world, nursery):
+    """Start the proxy again once its Envoy has closed its listeners."""
+    await until(lambda: "POST /drain_listeners" in world.asked())
+    nursery.start_soon(world.fleet.process(WEB, world.options).run)
+
+
+async def test_one_that_cannot_be_asked_any_more_is_not_handed_on(world, caplog):
+    async with trio.open_nursery() as nursery:
+        async with world.running() as process:
+            first = world.pid()
+            world.at().admin_socket.unlink()
+            process.retire()
+            again = world.fleet.process(WEB, world.options)
+            nursery.start_soon(again.run)
+            await trio.testing.wait_all_tasks_blocked()
         await until(lambda: again.ready.value)
         assert world.pid() not in (None, first)
-        assert world.credentials.proves(WEB, world.surroundings.credential)
+        assert any("cannot wait for its proxy to come back" in line for line in said(caplog))
         nursery.cancel_scope.cancel()
 
 
