@@ -160,9 +160,10 @@ class XdsKeeper:
             return None
         ending = self._turning.ending(key.mesh) if proxy.certified else None
         seen = with_shadows(view) if shadow else view
-        return await in_steps(
-            preview(seen, dataplane, located, proxy.abilities, self._shapers, self._no_dataplanes, ending)
+        steps = preview(
+            seen, dataplane, located, proxy.abilities, self._shapers, self._no_dataplanes, self._admin_ca, ending
         )
+        return await in_steps(steps)
 
     def _no_dataplanes(self) -> Dataplanes:
         return Dataplanes(self._shapers, self._outside.read_source, self._hosts.address_of, self._turning.is_plain)

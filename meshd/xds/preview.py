@@ -6,6 +6,7 @@ By the same functions as the keeper's, with layers of its own that no proxy sees
 from collections.abc import Callable
 from dataclasses import replace
 
+from meshd.ca.x509 import KeyPair
 from meshd.kinds.mesh import CertificateAuthorityBackend
 from meshd.model import labels as label
 from meshd.model.resource import Resource
@@ -34,18 +35,19 @@ def preview(
     abilities: Abilities,
     shapers: Shapers,
     dataplanes: Callable[[], Dataplanes],
+    admin_ca: KeyPair | None,
     ending: CertificateAuthorityBackend | None,
 ) -> Steps[list[XdsResource]]:
     """All resources of a Dataplane but its secrets.
 
     ``located`` is the Dataplane with addresses for names, ``dataplanes`` makes an empty set of shared layers,
-    ``ending`` is what its inbounds still take in a mesh without mTLS (``turning``).
+    ``admin_ca`` that of the way to its admin API, ``ending`` what its inbounds still take in a mesh without mTLS (``turning``).
 
     Raises:
         SchemaError: it cannot be rendered.
     """
     proxy = Proxy(dataplane.key, abilities)
-    proxy.own.replace(own_resources(view, located, abilities, shapers, {}, ending))
+    proxy.own.replace(own_resources(view, located, abilities, shapers, {}, admin_ca, ending))
     yield
     shared = dataplanes()
     if has_outbounds(view, dataplane):
