@@ -126,17 +126,22 @@ def within(address: str, network: IPv4Network | IPv6Network) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """The connection that has a zone's name now. ``answers``: its HTTP/2 ping was answered; None: not asked."""
+    """The connection that has a zone's name now. ``answers``: its HTTP/2 ping was answered; None: not asked.
+
+    ``is_silent``: its zone is offline because it answers no pings, and it is kept in case it does again.
+    """
 
     instance_id: str
     address: str
     same_connection: bool
+    is_silent: bool = False
     answers: bool | None = None
 
 
 def needs_ping(holder: Holder, instance_id: str, *, authenticated: bool) -> bool:
     """Whether it depends on an answer of the holder if a second connection may take the name."""
-    return authenticated and not holder.same_connection and holder.instance_id != instance_id
+    may_stay = not (holder.is_silent or holder.same_connection or holder.instance_id == instance_id)
+    return authenticated and may_stay
 
 
 def check_duplicate(holder: Holder, zone: str, instance_id: str, *, authenticated: bool) -> str:
@@ -149,6 +154,8 @@ def check_duplicate(holder: Holder, zone: str, instance_id: str, *, authenticate
         return "the zone opened the stream anew on the same connection"
     if instance_id and holder.instance_id == instance_id:
         return f"instance {instance_id!r} of the zone connected again"
+    if holder.is_silent:
+        return f"instance {instance_id!r} connected while this connection did not answer"
     if authenticated and holder.answers is False:
         return f"instance {instance_id!r} connected with a valid token, and this connection does not answer"
     why = "answers" if authenticated else "was there first and a zone without a token cannot take its place"

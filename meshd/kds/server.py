@@ -6,7 +6,7 @@ it, and they all end together, so that a zone always starts anew as a whole.
 
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -37,7 +37,7 @@ from meshd.kds.service import ENDED, FLUSH_S, SHUTTING_DOWN, Link, ZoneBook
 from meshd.kds.session import Keeping, ReceivingStream, SendingStream
 from meshd.kinds.zone import Zone
 from meshd.kinds.zone_insight import KdsSubscription, Version
-from meshd.model.errors import ConflictError, DeniedError, UnavailableError
+from meshd.model.errors import ConflictError, DeniedError
 from meshd.model.registry import Registry
 from meshd.model.resource import Resource, ResourceKey
 from meshd.model.resource_type import Flow
@@ -60,9 +60,6 @@ FIRST_REQUEST_S = 10.0
 LINK_S = 10.0
 """``ZoneToGlobalSync`` waits so long for its connection's ``GlobalToZoneSync``; a zone opens both at once."""
 DUPLICATE_PING_S = 2.0
-PING_EVERY_S = 5.0
-PING_TIMEOUT_S = 5.0
-"""Two of these and a connection whose packets vanish is offline: the limit of promise P8."""
 KEPT_REFUSALS = 100
 KEPT_REFUSALS_OF_A_HOST = 20
 """Beyond so many zones or reasons a host's refusals are counted and shown, not logged."""
@@ -251,28 +248,25 @@ class GlobalKds:
             now=self._now,
             on_answer=lambda kind, error: self._answered(caller.zone, kind, error),
             is_withheld=lambda kind: kind in self._outbox.withheld,
+            answers_since=link.answers_since,
         )
         sending.take(first)
         link.sending = sending
         self._book.arrived(link)
         try:
-            await link.within(stream, lambda: self._both(sending.run, lambda: self._watch(link, caller)))
+            await link.within(stream, lambda: self._serve(link, sending, caller))
         finally:
             self._leave(link)
 
-    async def _both(self, one: Callable[[], Awaitable[None]], other: Callable[[], Awaitable[None]]) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(one)
-            nursery.start_soon(other)
-
-    async def _watch(self, link: Link, caller: Caller) -> None:
-        """Raise once the transport does not answer any more, or the token has expired or was revoked."""
-        while True:
-            await trio.sleep(PING_EVERY_S)
+    async def _serve(self, link: Link, sending: SendingStream, caller: Caller) -> None:
+        def check() -> None:
+            # It may have expired or been revoked since.
             if caller.token:
                 access.authenticate_zone(self._store, caller.token, caller.zone, tokens.CONTROL_PLANE, self._now())
-            if not await link.connection.ping(PING_TIMEOUT_S):
-                raise UnavailableError(f"no answer to an HTTP/2 ping within {PING_TIMEOUT_S:g} s")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(sending.run)
+            nursery.start_soon(link.watch, self._book, check)
 
     async def _zone_to_global(self, stream: ServerStream) -> None:
         caller, _ = await self._authenticate(stream)
@@ -293,6 +287,7 @@ class GlobalKds:
             self._received,
             keeping,
             on_progress=lambda _: None,
+            answers_since=link.answers_since,
         )
         link.receiving = receiving
         await link.within(stream, receiving.run)
@@ -421,7 +416,7 @@ class GlobalKds:
         if link is None or link.ended:
             return
         same = link.connection is stream.connection
-        holder = admission.Holder(link.instance_id, link.connection.peer, same)
+        holder = admission.Holder(link.instance_id, link.connection.peer, same, is_silent=bool(link.silence))
         if admission.needs_ping(holder, instance_id, authenticated=authenticated):
             holder = replace(holder, answers=await link.connection.ping(DUPLICATE_PING_S))
             if self._links.get(caller.zone) is not link:

@@ -28,11 +28,28 @@ ENDED = "the connection ended"
 SHUTTING_DOWN = "the global is shutting down"
 FLUSH_S = 1.0
 """Counts in a ZoneInsight are at most so old; who is online is written at once."""
+PING_EVERY_S = 5.0
+PING_TIMEOUT_S = 5.0
+"""Two of these and a connection whose packets vanish is offline: the limit of promise P8."""
+SILENT_S = 20.0
+"""A zone that is offline for its silence keeps its connection for so long. A Kuma zone gives up after 15 to 30 s."""
+
+
+def nobody_waits() -> trio.Event:
+    """An event that is set already."""
+    event = trio.Event()
+    event.set()
+    return event
 
 
 @dataclass(eq=False, slots=True)
 class Link:
-    """One zone's connection."""
+    """One zone's connection.
+
+    ``silence`` is why the zone is offline although the link has not ended: its transport does not answer, which a cut
+    that is over soon looks like as well. Then TCP goes on where it was, while calls that we ended would have a Kuma
+    zone wait for up to a minute before it calls again. Whoever may have the name can take it from a silent link.
+    """
 
     zone: crossing.ZoneEnd
     connection: Connection
@@ -45,8 +62,48 @@ class Link:
     zone_to_global: datetime | None = None
     health_check: datetime | None = None
     ended: str = ""
-    ended_at: datetime | None = None
+    offline_at: datetime | None = None
+    silence: str = ""
+    heard: trio.Event = field(default_factory=nobody_waits)
+    heard_at: float = 0.0
     scopes: set[trio.CancelScope] = field(default_factory=set)
+
+    @property
+    def offline_reason(self) -> str:
+        """Why the zone is not online over this link; empty while it is."""
+        return self.ended or self.silence
+
+    async def answers_since(self) -> float:
+        """The time since when the transport has answered; while it does not, this waits."""
+        if self.heard.is_set() and await self.connection.ping(PING_TIMEOUT_S):
+            return self.heard_at
+        await self.heard.wait()
+        return trio.current_time()
+
+    async def watch(self, book: "ZoneBook", check: Callable[[], None]) -> None:
+        """Ask the transport now and then whether it is there, and ``check`` that the zone may still be.
+
+        Raises:
+            UnavailableError: it was silent for too long.
+        """
+        while True:
+            await trio.sleep(PING_EVERY_S)
+            check()
+            if await self.connection.ping(PING_TIMEOUT_S):
+                continue
+            reason = f"no answer to an HTTP/2 ping within {PING_TIMEOUT_S:g} s"
+            self.silence, self.heard = reason, trio.Event()
+            book.left(self)
+            if not await self.connection.ping(SILENT_S):
+                raise UnavailableError(reason)
+            check()
+            self.heard_at = trio.current_time()
+            self.heard.set()
+            if self.sending is not None:
+                # Not online yet: something may be unacknowledged for too long, be it for the silence.
+                await self.sending.caught_up()
+            self.silence = ""
+            book.is_back(self)
 
     def end(self, reason: str) -> None:
         """End every call of the link; the first reason stays."""
@@ -119,11 +176,22 @@ class ZoneBook:
         self._newest[zone] = link
         how = "by token" if link.authenticated else "WITHOUT a token, as the configuration admits it"
         log.info("zone=%s is online from %s, instance %s, %s", zone, link.connection.peer, link.instance_id, how)
+        self._online(link, link.since)
+
+    def is_back(self, link: Link) -> None:
+        """A link that was silent is not: its zone is online again, unless another has taken its place."""
+        if self._newest.get(link.zone.name) is link and not link.ended:
+            log.info("zone=%s is online again: its connection answers", link.zone.name)
+            self._online(link, self._now())
+
+    def _online(self, link: Link, since: datetime) -> None:
+        zone = link.zone.name
+        link.offline_at = None
         self._metrics.connected.inc()
         state = health.ZoneState(
             name=zone,
             online=True,
-            since=link.since,
+            since=since,
             address=link.connection.peer,
             instance_id=link.instance_id,
             authenticated=link.authenticated,
@@ -132,19 +200,21 @@ class ZoneBook:
         self.touch(zone, transition=True)
 
     def left(self, link: Link) -> None:
-        """A link has ended; if it was that of an online zone, the zone is offline."""
+        """A link has ended or fell silent; if it was that of an online zone, the zone is offline."""
         zone = link.zone.name
         if self._newest.get(zone) is not link:
             return
-        level = logging.INFO if link.ended == SHUTTING_DOWN else logging.WARNING
-        log.log(level, "zone=%s is offline: %s", zone, link.ended)
-        self._metrics.connected.dec()
-        self._metrics.ended.inc()
         state = self.zones.value[zone]
-        self.zones.publish(
-            {**self.zones.value, zone: replace(state, online=False, since=self._now(), reason=link.ended)}
-        )
-        link.ended_at = self._now()
+        reason = link.offline_reason
+        if link.ended:
+            self._metrics.ended.inc()
+        if state.online:
+            level = logging.INFO if link.ended == SHUTTING_DOWN else logging.WARNING
+            log.log(level, "zone=%s is offline: %s", zone, reason)
+            self._metrics.connected.dec()
+            link.offline_at = self._now()
+        since = link.offline_at or state.since
+        self.zones.publish({**self.zones.value, zone: replace(state, online=False, since=since, reason=reason)})
         self.touch(zone, transition=True)
 
     def sync_of(self, zone: str) -> Mapping[Direction, tuple[KindSync, ...]] | None:
@@ -156,11 +226,11 @@ class ZoneBook:
         if link is None:
             return None
         sent = link.sending.account() if link.sending is not None else ()
-        ended = link.ended_at
-        if ended is not None:
-            sent = tuple(replace(s, since=s.since or ended) if s.state is State.BEHIND else s for s in sent)
-        came = link.receiving
-        received = came.account(is_open=not link.ended, reason=f"offline: {link.ended}") if came is not None else ()
+        offline = link.offline_at
+        if offline is not None:
+            sent = tuple(replace(s, since=s.since or offline) if s.state is State.BEHIND else s for s in sent)
+        came, reason = link.receiving, link.offline_reason
+        received = came.account(is_open=not reason, reason=f"offline: {reason}") if came is not None else ()
         return {Direction.SENT: sent, Direction.RECEIVED: received}
 
     def forget(self, zone: str) -> None:
@@ -211,17 +281,17 @@ class ZoneBook:
             zone = self._stale.pop()
             link = self._newest.get(zone)
             if link is not None:
-                await self._put(zone, self._insight_of(zone, link), {label.OFFLINE_REASON: link.ended})
+                await self._put(zone, self._insight_of(zone, link), {label.OFFLINE_REASON: link.offline_reason})
 
     def _insight_of(self, zone: str, link: Link) -> ZoneInsight:
         counts = link.sending.counts if link.sending is not None else {}
         link.subscription = link.subscription.model_copy(
-            update={"status": health.status_of(counts, self._now()), "disconnect_time": link.ended_at}
+            update={"status": health.status_of(counts, self._now()), "disconnect_time": link.offline_at}
         )
         insight = health.with_subscription(self._insight(zone), link.subscription)
-        open_since = None if link.ended else link.since
+        open_since = None if link.offline_reason else link.since
         insight = health.with_streams(
-            insight, self._instance_id, open_since, None if link.ended else link.zone_to_global
+            insight, self._instance_id, open_since, None if link.offline_reason else link.zone_to_global
         )
         return health.with_health_check(insight, link.health_check)
 

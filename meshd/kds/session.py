@@ -5,7 +5,7 @@ two ends' agreement (``ledger``) can be asked of it after its end as well.
 """
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Protocol
@@ -35,6 +35,16 @@ MAX_KIND = 128
 """Characters of a kind that a peer asks for: even what is unknown here is remembered and answered."""
 
 
+AnswersSince = Callable[[], Awaitable[float]]
+"""The time since when the transport has answered; while it does not, this waits."""
+
+
+async def always() -> float:
+    """For who gives up a connection that does not answer: what is late there is late."""
+    await trio.lowlevel.checkpoint()
+    return 0.0
+
+
 class Pipe(Protocol):
     """A bidirectional call of either role."""
 
@@ -61,7 +71,8 @@ class SendingStream:
 
     ``kinds`` are those that can have resources; ``counts`` is by kind, all others under "other". ``on_answer`` is told
     kind and error (empty: ACK) of every answer. Of a kind that ``is_withheld`` nothing is sent, not even that there is
-    none; call ``changed`` once that is over. ``now`` is UTC.
+    none; call ``changed`` once that is over. ``now`` is UTC. What is late counts only from
+    when the transport answers.
     """
 
     def __init__(
@@ -75,6 +86,7 @@ class SendingStream:
         now: Callable[[], datetime],
         on_answer: Callable[[str, str], None],
         is_withheld: Callable[[str], bool] = lambda _: False,
+        answers_since: AnswersSince = always,
     ) -> None:
         self._pipe = pipe
         self._is_withheld = is_withheld
@@ -85,6 +97,8 @@ class SendingStream:
         self._kinds = kinds
         self._metrics = metrics
         self._on_answer = on_answer
+        self._answers_since = answers_since
+        self._answers = trio.lowlevel.ParkingLot()
         self._work = trio.Event()
         self._sent = trio.Event()
         self._rejected = trio.Event()
@@ -118,6 +132,7 @@ class SendingStream:
             request = replace(request, initial_versions={})
         flight = self._sender.flight(request.type_url)
         answer = self._sender.receive(request)
+        self._answers.unpark_all()
         self._work.set()
         if request.type_url in self._kinds:
             sent = self._ledger.setdefault(request.type_url, _Sent())
@@ -166,7 +181,13 @@ class SendingStream:
             nursery.start_soon(self._read)
             nursery.start_soon(self._write)
             nursery.start_soon(self._send_rejected_again)
-            nursery.start_soon(watch_overdue, self._sender.unacknowledged, lambda: self._sent, UNACKNOWLEDGED_S)
+            nursery.start_soon(watch_overdue, self._sender.unacknowledged, lambda: self._sent, self._answers_since)
+
+    async def caught_up(self) -> None:
+        """Wait until all that is unacknowledged now was answered; that it takes too long, ``run`` finds out."""
+        begun = trio.current_time()
+        while any(waiting.since <= begun for waiting in self._sender.unacknowledged().values()):
+            await self._answers.park()
 
     async def _read(self) -> None:
         while True:
@@ -242,18 +263,26 @@ class SendingStream:
 
 
 async def watch_overdue(
-    unacknowledged: Callable[[], Mapping[str, Waiting]], news: Callable[[], trio.Event], limit_s: float
+    unacknowledged: Callable[[], Mapping[str, Waiting]], news: Callable[[], trio.Event], answers_since: AnswersSince
 ) -> None:
-    """Sleep until a response is unanswered for ``limit_s``, then raise UnavailableError. Idle while none is out."""
+    """Sleep until a response is unanswered for too long, then raise UnavailableError. Idle while none is out.
+
+    Where the transport was silent the time counts from when it is back.
+    """
+    heard = 0.0  # the time since when it answers, as far as anybody had to ask
     while True:
         event, waiting = news(), unacknowledged()
         if not waiting:
             await event.wait()
             continue
-        late = overdue(waiting, trio.current_time(), limit_s)
-        if late:
-            raise UnavailableError(f"{late}: a response was not acknowledged within {limit_s:g} s")
-        await trio.sleep_until(min(w.since for w in waiting.values()) + limit_s)
+        counted = {kind: replace(w, since=max(w.since, heard)) for kind, w in waiting.items()}
+        late = overdue(counted, trio.current_time())
+        if not late:
+            await trio.sleep_until(min(w.since for w in counted.values()) + UNACKNOWLEDGED_S)
+            continue
+        before, heard = heard, await answers_since()
+        if heard <= before and unacknowledged().get(late) == waiting[late]:
+            raise UnavailableError(f"{late}: a response was not acknowledged within {UNACKNOWLEDGED_S:g} s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,8 +336,10 @@ class ReceivingStream:
         keeping: Keeping,
         *,
         on_progress: Callable[[frozenset[str]], None],
+        answers_since: AnswersSince = always,
     ) -> None:
         self._pipe = pipe
+        self._answers_since = answers_since
         self._kinds = tuple(kinds)
         self._receiver = Receiver(node, self._kinds)
         self._keeping = keeping
@@ -320,7 +351,9 @@ class ReceivingStream:
         """Serve the call until it ends; always raises, see ``SendingStream.run``."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._read)
-            nursery.start_soon(watch_overdue, self._receiver.unacknowledged, lambda: self._received, UNACKNOWLEDGED_S)
+            nursery.start_soon(
+                watch_overdue, self._receiver.unacknowledged, lambda: self._received, self._answers_since
+            )
             nursery.start_soon(self._watch_copies)
 
     async def _watch_copies(self) -> None:

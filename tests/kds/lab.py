@@ -43,10 +43,16 @@ def control_plane(store: MemoryStore, instance_id: str) -> ControlPlane:
 
 
 class Cable(trio.abc.Stream):
-    """One end of a connection that can be made to lose everything, as a link that is down does."""
+    """One end of a connection that can be made to lose everything, as a link that is down does.
+
+    It can be made to hold everything as well: so a link looks that is down for a while, since TCP sends again.
+    """
 
     def __init__(self, inner: trio.StapledStream) -> None:
         self._inner = inner
+        self._held: bytearray | None = None
+        self._flowing = trio.Event()
+        self._flowing.set()
         self._up = trio.Event()
         self._up.set()
         self._closed = trio.Event()
@@ -55,8 +61,22 @@ class Cable(trio.abc.Stream):
         """From now on nothing arrives, either way."""
         self._up = trio.Event()
 
+    def hold(self) -> None:
+        """From now on what is sent waits, both ways."""
+        self._held, self._flowing = bytearray(), trio.Event()
+
+    async def release(self) -> None:
+        """What waited arrives."""
+        held, self._held = self._held, None
+        self._flowing.set()
+        if held:
+            await self._inner.send_all(bytes(held))
+
     async def send_all(self, data: bytes) -> None:
-        if self._up.is_set():
+        if self._held is not None:
+            self._held += data
+            await trio.lowlevel.checkpoint()
+        elif self._up.is_set():
             await self._inner.send_all(data)
         else:
             await trio.lowlevel.checkpoint()
@@ -66,6 +86,7 @@ class Cable(trio.abc.Stream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         data = await self._inner.receive_some(max_bytes)
+        await self._flowing.wait()
         if not self._up.is_set():
             await self._closed.wait()
             raise trio.ClosedResourceError

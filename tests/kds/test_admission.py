@@ -87,6 +87,7 @@ def test_a_zone_that_does_not_hash_names_is_refused() -> None:
         (Holder("i-1", "a", same_connection=False, answers=False), "i-2", False, False),
         (Holder("", "a", same_connection=False), "", False, False),
         (Holder("i-1", "a", same_connection=True), "i-2", False, True),
+        (Holder("i-1", "a", same_connection=False, is_silent=True), "i-2", False, True),
     ],
 )
 def test_a_second_connection_under_a_name(holder: Holder, instance: str, authenticated: bool, replaced: bool) -> None:
@@ -103,6 +104,7 @@ def test_the_holder_is_pinged_only_if_it_matters() -> None:
     assert needs_ping(holder, "i-2", authenticated=True)
     assert not needs_ping(holder, "i-2", authenticated=False)
     assert not needs_ping(holder, "i-1", authenticated=True)
+    assert not needs_ping(Holder("i-1", "a", same_connection=False, is_silent=True), "i-2", authenticated=True)
 
 
 def test_hosts_of_peers() -> None:

@@ -15,6 +15,8 @@ from meshd.discovery import DeltaRequest, DeltaResponse, Entry, Node, wire
 from meshd.discovery.wire import any_bytes
 from meshd.kds.admin.wire import What
 from meshd.kds.crossing import HEADER_FEATURES, NODE_FEATURES
+from meshd.kds.ledger import State
+from meshd.kds.quarantine import Direction
 from meshd.kds.server import GLOBAL_SERVICE, GLOBAL_TO_ZONE, HEALTH_CHECK, ZONE_TO_GLOBAL
 from meshd.kinds.secret import Secret
 from meshd.kinds.zone import Zone
@@ -315,6 +317,73 @@ async def test_a_link_that_is_down_takes_the_zone_offline_within_11_s(autojump_c
             await trio.sleep(0.1)
         assert trio.current_time() - began < 11
         assert "ping" in it.global_kds.zones.value["zone-a"].reason
+
+
+async def test_a_cut_that_is_over_soon_costs_no_connection(autojump_clock, caplog) -> None:
+    """Calls that the global ended would have a Kuma zone wait for its backoff, up to a minute."""
+    caplog.set_level(logging.INFO)
+    async with lab("global", "zone-a") as it:
+        await it.settle(12)
+        before = it.global_kds.zones.value["zone-a"]
+        it.cables["zone-a"].hold()
+        await it.put("global", mesh("new"))
+        await it.put("zone-a", dataplane("dp-new"))
+        await it.settle(9.5)
+        state = it.global_kds.zones.value["zone-a"]
+        assert not state.online
+        assert "ping" in state.reason
+        await it.settle(0.1)
+        [insight] = it.store("global").list("ZoneInsight")
+        assert not insight.spec.is_online
+        assert "ping" in insight.labels["meshd.io/offline-reason"]
+        sync = it.global_kds.sync_of("zone-a")
+        assert {k.state for k in sync[Direction.RECEIVED]} == {State.UNKNOWN}
+        await it.cables["zone-a"].release()
+        await it.settle(0.1)
+        assert it.connections == 1
+        state = it.global_kds.zones.value["zone-a"]
+        assert (state.online, state.reason) == (True, "")
+        assert state.since > before.since
+        assert it.names("zone-a", "Mesh") == ["new"]
+        assert it.names("global", "Dataplane") == ["dp-new"]
+        await it.settle(1.1)
+        [insight] = it.store("global").list("ZoneInsight")
+        assert insight.spec.is_online
+        assert len(insight.spec.subscriptions) == 1
+        assert "meshd.io/offline-reason" not in insight.labels
+        await it.settle(60)
+        assert it.connections == 1
+    assert caplog.text.count("is offline: no answer to an HTTP/2 ping") == 1
+    assert caplog.text.count("is online again") == 1
+
+
+async def test_a_silent_zone_is_online_again_once_what_waited_is_acknowledged(autojump_clock) -> None:
+    async with lab("global") as it, it.dial("zone-a") as channel:
+        async with channel.stream(GLOBAL_TO_ZONE, metadata()) as stream:
+            await tell(stream, await ask(stream, "Secret", node()))
+            await it.settle(12)
+            await ask(stream, "Mesh", node())
+            it.cables["zone-a"].hold()
+            while it.global_kds.zones.value["zone-a"].online:
+                await trio.sleep(0.1)
+            await it.cables["zone-a"].release()
+            began = trio.current_time()
+            await it.settle(5)
+            assert not it.global_kds.zones.value["zone-a"].online
+            with pytest.raises(RpcError, match="Mesh: a response was not acknowledged within 10 s"):
+                await stream.receive()
+            assert trio.current_time() - began == pytest.approx(10, abs=0.3)
+
+
+async def test_a_connection_that_stays_silent_is_given_up(autojump_clock) -> None:
+    async with lab("global") as it, it.dial("zone-a") as channel:
+        async with channel.stream(GLOBAL_TO_ZONE, metadata()) as stream:
+            await tell(stream, await ask(stream, "Secret", node()))
+            it.cables["zone-a"].hold()
+            began = trio.current_time()
+            while "zone-a" in it.global_kds._links:
+                await trio.sleep(0.1)
+            assert trio.current_time() - began == pytest.approx(30, abs=1)
 
 
 async def test_a_stopped_global_ends_streams_with_unavailable(autojump_clock) -> None:

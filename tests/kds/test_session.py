@@ -10,7 +10,7 @@ from meshd.kds.ledger import State
 from meshd.kds.outbox import Outgoing
 from meshd.kds.quarantine import Direction
 from meshd.kds.server import GLOBAL_TO_ZONE
-from meshd.kds.session import watch_overdue
+from meshd.kds.session import always, watch_overdue
 from meshd.model import labels as label
 from meshd.model.errors import UnavailableError
 from meshd.store.store import Delete, Put
@@ -230,7 +230,7 @@ async def test_only_what_waits_too_long_is_overdue(autojump_clock) -> None:
 
     async def watch() -> None:
         try:
-            await watch_overdue(lambda: waiting, lambda: news, 10)
+            await watch_overdue(lambda: waiting, lambda: news, always)
         except UnavailableError as error:
             ended.append((trio.current_time(), str(error)))
 
@@ -254,5 +254,30 @@ async def test_a_limit_that_floats_cannot_say_exactly_is_reached(autojump_clock)
     await trio.sleep_until(since)
     with trio.move_on_after(60):
         with pytest.raises(UnavailableError, match="Mesh"):
-            await watch_overdue(lambda: {"Mesh": Waiting("1", since)}, trio.Event, 10.0)
+            await watch_overdue(lambda: {"Mesh": Waiting("1", since)}, trio.Event, always)
     assert trio.current_time() == since + 10.0
+
+
+async def test_what_is_late_for_the_silence_of_the_transport_has_as_long_again(autojump_clock) -> None:
+    began = trio.current_time()
+
+    async def answers_since() -> float:
+        await trio.sleep_until(began + 27)
+        return began + 25
+
+    with pytest.raises(UnavailableError, match="Mesh"):
+        await watch_overdue(lambda: {"Mesh": Waiting("1", began)}, trio.Event, answers_since)
+    assert trio.current_time() == began + 25 + 10
+
+
+async def test_an_answer_that_comes_while_the_transport_is_asked_is_in_time(autojump_clock) -> None:
+    waiting = {"Mesh": Waiting("1", trio.current_time())}
+
+    async def answers_since() -> float:
+        await trio.sleep(0.1)
+        waiting["Mesh"] = Waiting("2", trio.current_time())
+        return 0.0
+
+    with trio.move_on_after(15) as scope:
+        await watch_overdue(lambda: dict(waiting), trio.Event, answers_since)
+    assert scope.cancelled_caught
