@@ -6,7 +6,7 @@ The zone never waits for the global: everything else reads the store, which keep
 import logging
 import random
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -161,6 +161,7 @@ class ZoneKds:
         across = {t.kind for t in registry.flowing(Flow.ACROSS_ZONES)}
         self._wanted = sorted({t.kind for t in registry.flowing(Flow.GLOBAL_TO_ZONE)} | across)
         own = [t.kind for t in registry.flowing(Flow.ZONE_TO_GLOBAL)]
+        self._both_ways = frozenset(own) & frozenset(self._wanted)
         self._outbox = Outbox(registry, own, lambda type_, resource: crossing.to_global(type_, resource, zone))
         self._sending: SendingStream | None = None
         self._sent: SendingStream | None = None
@@ -182,19 +183,32 @@ class ZoneKds:
         """Stay connected until cancelled. Useful at once: a zone works without its global."""
         with self._store.watch(self._outbox.kinds) as feed:
             await refresh(self._outbox, every_key(self._store, self._outbox.kinds), self._store)
+            self._hold_back(self._both_ways)
             self._note_unsendable()
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._link)
                 task_status.started()
                 while True:
-                    changed = await refresh(self._outbox, await settled(feed, DEBOUNCE_S), self._store)
+                    dirty = await settled(feed, DEBOUNCE_S)
+                    changed = dict(await refresh(self._outbox, dirty, self._store))
+                    for kind, names in self._hold_back({key.kind for key in dirty}).items():
+                        changed[kind] = changed.get(kind, set()) | names
                     self._note_unsendable()
                     if self._sending is not None:
                         for kind, names in changed.items():
                             self._sending.changed(kind, names)
 
+    def _hold_back(self, kinds: Iterable[str]) -> dict[str, set[str]]:
+        """Look again at which resources of these kinds are not to be sent; returns the names that this concerns."""
+        outbox, found = self._outbox, {}
+        for kind in self._both_ways.intersection(kinds):
+            found[kind] = outbox.hold_back(kind, crossing.names_taken(outbox.sources(kind), self._store.list(kind)))
+        return found
+
     def _note_unsendable(self) -> None:
-        self.quarantine.replace("", Direction.SENT, {**unreadable(self._store), **self._outbox.refused})
+        outbox = self._outbox
+        reasons = {**unreadable(self._store), **outbox.refused, **outbox.held_back}
+        self.quarantine.replace("", Direction.SENT, reasons)
 
     async def _link(self) -> None:
         # DEBUG: ``_down`` has said it already, and with what it means for the zone.
@@ -288,7 +302,6 @@ class ZoneKds:
             self._sending = SendingStream(
                 stream,
                 self._outbox,
-                self._outbox.kinds,
                 control_plane=self._zone,
                 metrics=self._metrics,
                 now=self._now,

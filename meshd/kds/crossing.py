@@ -3,12 +3,12 @@
 Source: Kuma ``pkg/kds/context/context.go`` (behaviour); reference/kds.md 5.3 to 5.6.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from meshd.ca import rsa_pem
 from meshd.kds import surgery
-from meshd.kds.names import hashed_name
+from meshd.kds.names import hashed_name, wire_name
 from meshd.kinds.secret import Secret
 from meshd.model import codec
 from meshd.model import labels as label
@@ -89,6 +89,25 @@ def to_zone(type_: ResourceType, resource: Resource) -> Resource | None:
     if resource.key.kind == "GlobalSecret" and resource.key.name.startswith(ZONE_SIGNING_KEY):
         sent = public_half(sent)
     return hashed(sent) if Flow.HASHED in type_.flow else sent
+
+
+def names_taken(leaving: Mapping[str, ResourceKey], stored: Iterable[Resource]) -> dict[ResourceKey, str]:
+    """The resources of a zone whose names its global has given to resources of its own, with the reasons.
+
+    ``leaving`` are keys by wire name, ``stored`` what the zone has of the same kind. A Kuma global ends the stream that
+    brings such a resource, again and again, with everything else that is on it.
+    """
+    theirs = {
+        wire_name(replace(resource.key, name=resource.display_name))
+        for resource in stored
+        if resource.labels.get(label.ORIGIN) == label.ORIGIN_GLOBAL and label.ZONE not in resource.labels
+    }
+    return {
+        key: f"the global has a {key.kind} of its own by the name that this one has there, {name!r};"
+        " delete or rename one of the two"
+        for name, key in leaving.items()
+        if name in theirs
+    }
 
 
 def never_leaves_global(key: ResourceKey) -> bool:

@@ -25,8 +25,8 @@ class Outgoing:
 class Outbox:
     """The outgoing resources by kind and wire name. ``refused`` are those that could not be encoded, and why.
 
-    ``withheld`` are kinds of which nothing is to be sent, and why: see ``withhold``. Reads like
-    ``discovery.Resources``.
+    ``withheld`` are kinds of which nothing is to be sent, and why: see ``withhold``; ``held_back`` single
+    resources, see ``hold_back``. Reads like ``session.Offer``.
     """
 
     def __init__(self, registry: Registry, kinds: Iterable[str], cross: Cross) -> None:
@@ -36,6 +36,7 @@ class Outbox:
         self._name_of: dict[ResourceKey, str] = {}
         self.refused: dict[ResourceKey, str] = {}
         self.withheld: Mapping[str, str] = {}
+        self.held_back: dict[ResourceKey, str] = {}
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -86,6 +87,27 @@ class Outbox:
         before, self.withheld = self.withheld, {kind: ", ".join(keys) for kind, keys in by_kind.items()}
         return frozenset(before.keys() - self.withheld.keys())
 
+    def hold_back(self, kind: str, reasons: Mapping[ResourceKey, str]) -> set[str]:
+        """Leave out these resources of a kind, as stored, and no others; returns the wire names that this concerns."""
+        before = {key for key in self.held_back if key.kind == kind}
+        for key in before:
+            del self.held_back[key]
+        self.held_back.update(reasons)
+        return {name for key in before ^ reasons.keys() if (name := self._name_of.get(key)) is not None}
+
+    def sources(self, kind: str) -> Mapping[str, ResourceKey]:
+        """The keys of the stored resources of a kind that leave, by wire name."""
+        return {name: outgoing.source.key for name, outgoing in self._by_name.get(kind, {}).items()}
+
+    def is_withheld(self, kind: str) -> bool:
+        """See ``session.Offer``."""
+        return kind in self.withheld
+
+    def kept_back(self, kind: str) -> str:
+        """See ``session.Offer``."""
+        reasons = {**self.refused, **self.held_back}
+        return "; ".join(f"{key}: {reasons[key]}" for key in sorted(reasons) if key.kind == kind)
+
     def _outgoing(self, key: ResourceKey, resource: Resource | None) -> Outgoing | None:
         if resource is None:
             return None
@@ -95,7 +117,8 @@ class Outbox:
 
     def find(self, type_url: str, name: str) -> Outgoing | None:
         """The outgoing resource, or None."""
-        return self._by_name.get(type_url, {}).get(name)
+        outgoing = self._by_name.get(type_url, {}).get(name)
+        return None if outgoing is None or outgoing.source.key in self.held_back else outgoing
 
     def get(self, type_url: str, name: str) -> Entry | None:
         """See ``discovery.Resources``."""

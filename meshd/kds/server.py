@@ -76,7 +76,7 @@ class RefusedConnection:
 
 
 class ZoneResources:
-    """The outbox as one zone may see it. Reads like ``discovery.Resources``."""
+    """The outbox as one zone may see it. Reads like ``session.Offer``."""
 
     def __init__(
         self, outbox: Outbox, registry: Registry, zone: crossing.ZoneEnd, is_enabled: Callable[[str], bool]
@@ -97,6 +97,19 @@ class ZoneResources:
     def names(self, type_url: str) -> Iterable[str]:
         """The names of all resources of a type; ``get`` says which the zone may see."""
         return self._outbox.names(type_url)
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """See ``session.Offer``."""
+        return self._outbox.kinds
+
+    def is_withheld(self, kind: str) -> bool:
+        """See ``session.Offer``."""
+        return self._outbox.is_withheld(kind)
+
+    def kept_back(self, kind: str) -> str:
+        """See ``session.Offer``."""
+        return self._outbox.kept_back(kind)
 
 
 class GlobalKds:
@@ -238,16 +251,13 @@ class GlobalKds:
         admission.check_features(caller.zone, stream.metadata)
         first = await self._first_request(stream, caller)
         link = await self._admit(stream, caller, first, authenticated=authenticated)
-        resources = ZoneResources(self._outbox, self._registry, link.zone, self._is_enabled)
         sending = SendingStream(
             stream,
-            resources,
-            self._outbox.kinds,
+            ZoneResources(self._outbox, self._registry, link.zone, self._is_enabled),
             control_plane=CONTROL_PLANE,
             metrics=self._metrics,
             now=self._now,
             on_answer=lambda kind, error: self._answered(caller.zone, kind, error),
-            is_withheld=lambda kind: kind in self._outbox.withheld,
             answers_since=link.answers_since,
         )
         sending.take(first)

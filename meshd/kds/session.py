@@ -45,6 +45,20 @@ async def always() -> float:
     return 0.0
 
 
+class Offer(Resources, Protocol):
+    """What a stream may send: resources, and what is to be said of those that are kept back."""
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Those that can have resources."""
+
+    def is_withheld(self, kind: str) -> bool:
+        """Whether nothing is sent of a kind, not even that there is none; once it is over, ``changed`` says so."""
+
+    def kept_back(self, kind: str) -> str:
+        """Which resources of a kind are not sent and why, for people; empty if all are."""
+
+
 class Pipe(Protocol):
     """A bidirectional call of either role."""
 
@@ -69,32 +83,27 @@ class _Sent:
 class SendingStream:
     """Sends what a peer subscribes to, on one call.
 
-    ``kinds`` are those that can have resources; ``counts`` is by kind, all others under "other". ``on_answer`` is told
-    kind and error (empty: ACK) of every answer. Of a kind that ``is_withheld`` nothing is sent, not even that there is
-    none; call ``changed`` once that is over. ``now`` is UTC. What is late counts only from
-    when the transport answers.
+    ``counts`` is by kind, those that are unknown here under "other". ``on_answer`` is told kind and error (empty: ACK)
+    of every answer. ``now`` is UTC. What is late counts only from when the transport answers.
     """
 
     def __init__(
         self,
         pipe: Pipe,
-        resources: Resources,
-        kinds: frozenset[str],
+        offer: Offer,
         *,
         control_plane: str,
         metrics: Metrics,
         now: Callable[[], datetime],
         on_answer: Callable[[str, str], None],
-        is_withheld: Callable[[str], bool] = lambda _: False,
         answers_since: AnswersSince = always,
     ) -> None:
         self._pipe = pipe
-        self._is_withheld = is_withheld
-        self._resources = resources
-        self._sender = Sender(resources, control_plane)
+        self._offer = offer
+        self._sender = Sender(offer, control_plane)
         self._now = now
         self._ledger: dict[str, _Sent] = {}
-        self._kinds = kinds
+        self._kinds = offer.kinds
         self._metrics = metrics
         self._on_answer = on_answer
         self._answers_since = answers_since
@@ -238,7 +247,7 @@ class SendingStream:
         return replace(response, version=sent.sum.mark)
 
     def _poll(self) -> DeltaResponse | None:
-        types = [kind for kind in self._sender.types if not self._is_withheld(kind)]
+        types = [kind for kind in self._sender.types if not self._offer.is_withheld(kind)]
         return self._sender.poll(trio.current_time(), types)
 
     def account(self) -> tuple[KindSync, ...]:
@@ -246,7 +255,7 @@ class SendingStream:
         return tuple(self._account_of(kind, sent) for kind, sent in sorted(self._ledger.items()))
 
     def _account_of(self, kind: str, sent: _Sent) -> KindSync:
-        entries = ((name, self._resources.get(kind, name)) for name in self._resources.names(kind))
+        entries = ((name, self._offer.get(kind, name)) for name in self._offer.names(kind))
         wanted = {name: entry.version for name, entry in entries if entry is not None}
         held = self._sender.accepted(kind)
         missing = behind(wanted, held)
@@ -254,10 +263,12 @@ class SendingStream:
         state, reason = State.IN_SYNC, ""
         if rejection is not None:
             state, reason = State.REFUSED, shortened(rejection.message or "no reason given")
-        elif self._is_withheld(kind):
+        elif self._offer.is_withheld(kind):
             state, reason = State.WITHHELD, "some of it cannot be read from the store"
         elif missing or sent.answered_at is None:
             state = State.BEHIND
+        elif kept_back := self._offer.kept_back(kind):
+            state, reason = State.REFUSED, kept_back
         since = sent.behind_since if state is State.BEHIND else None
         return KindSync(kind, state, sent.sequence, sum_of(held), sent.answered_at, missing, since, reason)
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from meshd.ca import rsa_pem
-from meshd.kds.crossing import NODE_FEATURES, ZoneEnd, admits, to_global, to_zone
+from meshd.kds.crossing import NODE_FEATURES, ZoneEnd, admits, names_taken, to_global, to_zone
 from meshd.kinds.config import Config
 from meshd.kinds.secret import Secret
 from meshd.model import codec
@@ -167,3 +167,23 @@ def test_a_generator_for_services_of_many_zones_needs_the_feature() -> None:
     assert seen(generator("meshService"), features=old)
     assert seen(generator("meshMultiZoneService"))
     assert not seen(generator("meshMultiZoneService"), features=old)
+
+
+@pytest.mark.parametrize(
+    ("labels", "mesh_name", "taken"),
+    [
+        ({"kuma.io/origin": "global", "kuma.io/display-name": "p-hashed"}, "default", True),
+        ({"kuma.io/origin": "global", "kuma.io/display-name": "p"}, "default", False),
+        ({"kuma.io/origin": "global", "kuma.io/display-name": "p-hashed"}, "other", False),
+        ({"kuma.io/origin": "zone", "kuma.io/display-name": "p-hashed"}, "default", False),
+        # Of another zone: what it is called there is not what the global calls it.
+        ({"kuma.io/origin": "global", "kuma.io/zone": "z2", "kuma.io/display-name": "p-hashed"}, "default", False),
+    ],
+)
+def test_a_name_that_the_global_gave_to_a_resource_of_its_own(labels: dict, mesh_name: str, taken: bool) -> None:
+    made = resource(permission("p"))
+    key = dataclasses.replace(made.key, mesh=mesh_name, name="whatever-it-is-here")
+    copy = dataclasses.replace(made, key=key, labels=labels)
+    found = names_taken({"p-hashed.default": made.key}, [copy])
+    assert set(found) == ({made.key} if taken else set())
+    assert not taken or "'p-hashed.default'" in found[made.key]

@@ -66,3 +66,18 @@ def test_kinds_with_what_cannot_be_read_are_withheld_until_all_of_it_is_written_
     assert outbox.withhold([a]) == frozenset()
     assert outbox.withhold([]) == {"Mesh"}
     assert outbox.withheld == {}
+
+
+def test_what_is_held_back_is_not_there_and_tells_its_name_when_that_changes() -> None:
+    box, made = Outbox(REGISTRY, KINDS, crossing.to_zone), resource(permission("p"))
+    [name] = box.update([made.key], lambda _: made)["MeshTrafficPermission"]
+    assert box.sources("MeshTrafficPermission") == {name: made.key}
+    assert box.hold_back("MeshTrafficPermission", {made.key: "taken"}) == {name}
+    assert box.hold_back("MeshTrafficPermission", {made.key: "taken"}) == set()
+    assert box.hold_back("Mesh", {}) == set()
+    assert box.get("MeshTrafficPermission", name) is None
+    assert box.kept_back("MeshTrafficPermission") == "MeshTrafficPermission default/p: taken"
+    assert box.kept_back("Mesh") == ""
+    assert box.hold_back("MeshTrafficPermission", {}) == {name}
+    assert box.get("MeshTrafficPermission", name) is not None
+    assert box.kept_back("MeshTrafficPermission") == ""
