@@ -98,6 +98,7 @@ def missing_defaults(
         wanted = {**wanted, key: Resource(key, Zone(enabled=True))}
     for key, resource in wanted.items():
         if resource is not None and key not in damaged and store.get(key) is None:
-            yield Create(on_write(resource, registry[key.kind], zone=zone))
+            # A Zone has no labels in Kuma, and its KRI would have them.
+            yield Create(resource if key.kind == "Zone" else on_write(resource, registry[key.kind], zone=zone))
             if key.kind == "Mesh":
                 yield from initial_edits(store, initial(resource))

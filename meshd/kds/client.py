@@ -58,6 +58,8 @@ FREED_S = 1.0
 TOKEN_AGAIN_S = 1.0
 """How often a zone looks for a token that is not there yet."""
 
+COPIES_FIRST_S = 5.0
+"""How long an upload waits for the global's resources after one that the global failed on."""
 MAX_BACKOFF_S = 5.0
 """How long a zone waits at most before it calls again: a global that is back should have its zones within seconds."""
 
@@ -157,6 +159,7 @@ class ZoneKds:
         self._inspect = inspect
         self._shown: str | None = None
         self._has_lost = False
+        self._has_failed = False
         registry = here.registry
         across = {t.kind for t in registry.flowing(Flow.ACROSS_ZONES)}
         self._wanted = sorted({t.kind for t in registry.flowing(Flow.GLOBAL_TO_ZONE)} | across)
@@ -241,6 +244,7 @@ class ZoneKds:
         finally:
             self._sending = None
             causes = leaves(error)
+            self._has_failed = any(isinstance(e, RpcError) and e.status is Status.INTERNAL for e in causes)
             reasons = [str(e) for e in causes] or [STOPPING]
             is_away = all(isinstance(e, (UnavailableError, OSError)) for e in causes)
             self._down("; ".join(dict.fromkeys(reasons)), is_away=is_away)
@@ -298,6 +302,13 @@ class ZoneKds:
                     raise UnavailableError(f"{', '.join(gone)} of this zone is gone: asking again for the global's")
 
     async def _send(self, channel: Channel) -> None:
+        if self._has_failed:
+            # A Kuma global fails on a resource whose name it took. What to hold back is seen in the copies.
+            with trio.move_on_after(COPIES_FIRST_S):
+                while not self.status.value.synced:
+                    await self.status.newer_than(self.status.version)
+            self._hold_back(self._both_ways)
+            self._note_unsendable()
         async with channel.stream(ZONE_TO_GLOBAL, self._metadata()) as stream:
             self._sending = SendingStream(
                 stream,

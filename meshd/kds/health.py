@@ -10,6 +10,7 @@ from datetime import datetime
 from meshd.discovery.messages import Json
 from meshd.discovery.sender import Waiting
 from meshd.kinds.zone_insight import (
+    EnvoyAdminStreams,
     HealthCheck,
     KdsServiceStats,
     KdsStream,
@@ -25,6 +26,10 @@ UNACKNOWLEDGED_S = 10.0
 """A stream on which something waits longer for its answer is cut, and the zone is offline."""
 KEPT_SUBSCRIPTIONS = 10
 """As many of a zone's past connections are kept on record (Kuma's default)."""
+
+GLOBAL_TO_ZONE, ZONE_TO_GLOBAL = "global_to_zone", "zone_to_global"
+ADMIN_STREAMS = ("config_dump", "stats", "clusters")
+"""The streams of a zone, as KdsStreams names them."""
 
 MAX_WORD = 128
 """Characters of a name or version that a peer says of itself: it is stored, logged and shown."""
@@ -141,16 +146,19 @@ def all_closed(insight: ZoneInsight, at: datetime) -> ZoneInsight:
     return insight.model_copy(update={"subscriptions": tuple(closed(s, at) for s in insight.subscriptions)})
 
 
-def with_streams(
-    insight: ZoneInsight, instance_id: str, global_to_zone: datetime | None, zone_to_global: datetime | None
-) -> ZoneInsight:
-    """The insight with the two sync streams on record; None: not open."""
+def with_streams(insight: ZoneInsight, instance_id: str, opened: Mapping[str, datetime]) -> ZoneInsight:
+    """The insight with the streams that are open, as KdsStreams names them, and since when.
 
-    def stream(at: datetime | None) -> KdsStream | None:
-        return None if at is None else KdsStream(global_instance_id=instance_id, connect_time=at)
-
-    streams = KdsStreams(global_to_zone=stream(global_to_zone), zone_to_global=stream(zone_to_global))
-    return insight.model_copy(update={"kds_streams": streams})
+    The deprecated record of the three admin streams says the same of them: a Kuma global reads it.
+    """
+    streams = {name: KdsStream(global_instance_id=instance_id, connect_time=at) for name, at in opened.items()}
+    admin = {f"{name}_global_instance_id": instance_id for name in ADMIN_STREAMS if name in opened}
+    return insight.model_copy(
+        update={
+            "kds_streams": KdsStreams(**streams),
+            "envoy_admin_streams": EnvoyAdminStreams(**admin) if admin else None,
+        }
+    )
 
 
 def with_health_check(insight: ZoneInsight, at: datetime | None) -> ZoneInsight:

@@ -262,6 +262,7 @@ class GlobalKds:
         )
         sending.take(first)
         link.sending = sending
+        link.streams[health.GLOBAL_TO_ZONE] = link.since
         self._book.arrived(link)
         try:
             await link.within(stream, lambda: self._serve(link, sending, caller))
@@ -282,7 +283,7 @@ class GlobalKds:
         caller, _ = await self._authenticate(stream)
         admission.check_features(caller.zone, stream.metadata)
         link = await self._link_of(stream, caller)
-        link.zone_to_global = self._now()
+        link.streams[health.ZONE_TO_GLOBAL] = self._now()
         self._book.touch(caller.zone)
         keeping = Keeping(
             caller.zone,
@@ -331,7 +332,14 @@ class GlobalKds:
         """Ask about Envoys on it. It stays open as long as the link: its end would make a Kuma zone reconnect."""
         caller, _ = await self._authenticate(stream)
         link = await self._link_of(stream, caller)
-        await link.within(stream, partial(self.admin.serve, caller.zone, what, stream), vital=False)
+        name = what.name.lower()
+        link.streams[name] = self._now()
+        self._book.touch(caller.zone)
+        try:
+            await link.within(stream, partial(self.admin.serve, caller.zone, what, stream), vital=False)
+        finally:
+            link.streams.pop(name, None)
+            self._book.touch(caller.zone)
 
     # ------------------------------------------------------------------ admission
 

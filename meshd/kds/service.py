@@ -44,7 +44,7 @@ def nobody_waits() -> trio.Event:
 
 @dataclass(eq=False, slots=True)
 class Link:
-    """One zone's connection.
+    """One zone's connection. ``streams`` are those that are open, see ``health.with_streams``.
 
     ``silence`` is why the zone is offline although the link has not ended: its transport does not answer, which a cut
     that is over soon looks like as well. Then TCP goes on where it was, while calls that we ended would have a Kuma
@@ -59,7 +59,7 @@ class Link:
     subscription: KdsSubscription
     sending: SendingStream | None = None
     receiving: ReceivingStream | None = None
-    zone_to_global: datetime | None = None
+    streams: dict[str, datetime] = field(default_factory=dict)
     health_check: datetime | None = None
     ended: str = ""
     offline_at: datetime | None = None
@@ -289,10 +289,7 @@ class ZoneBook:
             update={"status": health.status_of(counts, self._now()), "disconnect_time": link.offline_at}
         )
         insight = health.with_subscription(self._insight(zone), link.subscription)
-        open_since = None if link.offline_reason else link.since
-        insight = health.with_streams(
-            insight, self._instance_id, open_since, None if link.offline_reason else link.zone_to_global
-        )
+        insight = health.with_streams(insight, self._instance_id, {} if link.offline_reason else link.streams)
         return health.with_health_check(insight, link.health_check)
 
     def _insight(self, zone: str) -> ZoneInsight:
@@ -319,5 +316,5 @@ class ZoneBook:
         at = self._now()
         for resource in self._store.list("ZoneInsight"):
             if isinstance(resource.spec, ZoneInsight) and resource.spec.is_online:
-                insight = health.with_streams(health.all_closed(resource.spec, at), self._instance_id, None, None)
+                insight = health.with_streams(health.all_closed(resource.spec, at), self._instance_id, {})
                 await self._put(resource.key.name, insight, {label.OFFLINE_REASON: "the global was started anew"})

@@ -19,7 +19,7 @@ from trio.testing import memory_stream_pair
 from meshd.discovery import DeltaRequest, DeltaResponse, Entry, wire
 from meshd.discovery.fields import bytes_field, varint_field
 from meshd.discovery.wire import any_bytes
-from meshd.kds.client import MAX_BACKOFF_S, ZoneKds, client_context, connector, interval_s
+from meshd.kds.client import COPIES_FIRST_S, MAX_BACKOFF_S, ZoneKds, client_context, connector, interval_s
 from meshd.kds.crossing import NODE_FEATURES, to_zone
 from meshd.kds.envelope import encode
 from meshd.kds.server import GLOBAL_TO_ZONE, HEALTH_CHECK, ZONE_TO_GLOBAL
@@ -187,6 +187,41 @@ async def test_a_clean_end_of_a_stream_restarts_all(autojump_clock, path: str) -
         other = ZONE_TO_GLOBAL if path == GLOBAL_TO_ZONE else GLOBAL_TO_ZONE
         assert script.opened.count(other) == 2
         assert script.opened.count(path) == 1
+
+
+async def test_after_an_upload_that_the_global_failed_on_its_resources_come_first(autojump_clock) -> None:
+    """They may say what it failed on."""
+    script, failed = Scripted(), []
+
+    async def fail_once(stream) -> None:
+        if not failed:
+            failed.append(trio.current_time())
+            raise RpcError(Status.INTERNAL, "stream failed")
+        await script.zone_to_global(stream)
+
+    async with zone(script, handlers={ZONE_TO_GLOBAL: fail_once}) as (kds, _):
+        await trio.sleep(2)
+        assert script.opened.count(GLOBAL_TO_ZONE) == 2
+        assert ZONE_TO_GLOBAL not in script.opened
+        for number, kind in enumerate({r.type_url for r in script.requests}):
+            await script.down_stream.send(wire.encode_response(DeltaResponse(kind, nonce=str(number))))
+        await trio.sleep(0.1)
+        assert kds.status.value.synced
+        assert script.opened.count(ZONE_TO_GLOBAL) == 1
+
+
+async def test_an_upload_does_not_wait_for_ever_for_a_global_that_has_nothing_to_say(autojump_clock) -> None:
+    script, failed = Scripted(), []
+
+    async def fail_once(stream) -> None:
+        if not failed:
+            failed.append(trio.current_time())
+            raise RpcError(Status.INTERNAL, "stream failed")
+        await script.zone_to_global(stream)
+
+    async with zone(script, handlers={ZONE_TO_GLOBAL: fail_once}):
+        await trio.sleep(COPIES_FIRST_S + 2)
+        assert script.opened.count(ZONE_TO_GLOBAL) == 1
 
 
 async def test_a_global_without_health_checks_is_fine(autojump_clock) -> None:

@@ -3,7 +3,9 @@
 from datetime import UTC, datetime, timedelta
 
 from meshd.discovery import Waiting
+from meshd.kds.admin.wire import What
 from meshd.kds.health import (
+    ADMIN_STREAMS,
     Counts,
     all_closed,
     introduction,
@@ -13,7 +15,7 @@ from meshd.kds.health import (
     with_streams,
     with_subscription,
 )
-from meshd.kinds.zone_insight import KdsSubscription, ZoneInsight
+from meshd.kinds.zone_insight import EnvoyAdminStreams, KdsSubscription, ZoneInsight
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -64,11 +66,18 @@ def test_counts_add_up_and_are_sorted() -> None:
 
 
 def test_streams_and_health_checks_are_on_record() -> None:
-    insight = with_health_check(with_streams(ZoneInsight(), "g-1", AT, None), AT)
+    insight = with_health_check(with_streams(ZoneInsight(), "g-1", {"global_to_zone": AT, "stats": AT}), AT)
     assert insight.kds_streams.global_to_zone.connect_time == AT
     assert insight.kds_streams.zone_to_global is None
+    assert insight.kds_streams.stats.global_instance_id == "g-1"
+    assert insight.envoy_admin_streams == EnvoyAdminStreams(stats_global_instance_id="g-1")
     assert insight.health_check.time == AT
     assert with_health_check(insight, None) is insight
+    assert with_streams(insight, "g-1", {}).envoy_admin_streams is None
+
+
+def test_admin_streams_are_named_as_what_is_asked_on_them() -> None:
+    assert {what.name.lower() for what in What} == set(ADMIN_STREAMS)
 
 
 def test_an_introduction_takes_only_what_has_the_right_type() -> None:
