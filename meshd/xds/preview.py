@@ -41,7 +41,8 @@ def preview(
     """All resources of a Dataplane but its secrets.
 
     ``located`` is the Dataplane with addresses for names, ``dataplanes`` makes an empty set of shared layers,
-    ``admin_ca`` that of the way to its admin API, ``ending`` what its inbounds still take in a mesh without mTLS (``turning``).
+    ``admin_ca`` that of the way to its admin API, ``ending`` what its inbounds still take in a mesh without
+    mTLS (``turning``).
 
     Raises:
         SchemaError: it cannot be rendered.
