@@ -1,7 +1,7 @@
 """What to do with a packet: the answer, or that it must be forwarded, or dropped. Never an exception.
 
-Two roads lead to the same bytes. ``fast`` knows plain queries about names under the domain, whether they exist or not,
-and joins ready-made pieces; ``respond`` knows everything and builds with dnslib. Tests hold them equal.
+Two roads lead to the same bytes. ``quick`` knows plain queries about names under the domain, whether they exist or not,
+and joins ready-made pieces; ``respond``, here, knows everything and builds with dnslib. Tests hold them equal.
 """
 
 import struct
@@ -29,50 +29,12 @@ QTYPES = {
     1: "A", 2: "NS", 5: "CNAME", 6: "SOA", 12: "PTR", 15: "MX", 16: "TXT", 28: "AAAA", 33: "SRV", 35: "NAPTR",
     43: "DS", 48: "DNSKEY", 64: "SVCB", 65: "HTTPS", 252: "AXFR", 255: "ANY", 257: "CAA",
 }  # fmt: skip
-
-
-def in_class(qtype: int) -> bytes:
-    """Type and class as they end a question."""
-    return struct.pack("!HH", qtype, wire.CLASS_IN)
-
-
-A_IN: Final = in_class(wire.A)
-AAAA_IN: Final = in_class(wire.AAAA)
-Counted = tuple[str, str]
-"""The type's word and the rcode's: what the answers of the fast road are counted by."""
-Parts = tuple[bytes, int, bytes, Counted]
-FAST_TYPES: Final[dict[bytes, tuple[Counted, Counted]]] = {
-    in_class(qtype): ((word, RCODES[wire.NOERROR]), (word, RCODES[wire.NXDOMAIN]))
-    for qtype, word in QTYPES.items()
-    if word not in ("NS", "SOA", "ANY", "AXFR")
-}
-"""Those that a name under the domain either has the ready answer to, or none; the apex has NS and SOA."""
-HINTS: Final = frozenset({in_class(wire.SVCB), in_class(wire.HTTPS)})
-MAX_LABEL_BYTES: Final = wire.MAX_LABEL_BYTES
 ARPA: Final = b"\x04arpa\0"
-UNDERSCORE: Final = ord("_")
-LAST_APEX: Final = 12 + wire.MAX_NAME_BYTES - 3
-"""No name is so long that its apex, of two bytes or more and the root's, begins later than here."""
-
-
-def negative(apex_at: int) -> bytes:
-    """The authority section of NODATA and NXDOMAIN: the SOA of the apex that begins so far into the message."""
-    pointer = struct.pack("!H", 0xC000 | apex_at)
-    hostmaster = b"".join(bytes((len(label),)) + label for label in names.HOSTMASTER) + b"\0"
-    data = pointer + hostmaster + struct.pack("!5I", *names.SOA_TIMERS)
-    return pointer + struct.pack("!HHIH", wire.SOA, wire.CLASS_IN, names.NEGATIVE_TTL_S, len(data)) + data
-
-
-NEGATIVES: Final = tuple(negative(apex_at) for apex_at in range(LAST_APEX + 1))
 DO_FLAGS: Final = (b"\0\0\0\0", b"\0\0\x80\0")
 """Extended rcode, version and flags of an OPT: of the flags only DO, which is echoed (RFC 3225)."""
 OUR_OPT: Final = OPT_HEAD + wire.EDNS_UDP_BYTES.to_bytes(2)
 PLAIN_OPTS: Final = {flags + b"\0\0": OUR_OPT + flags + b"\0\0" for flags in DO_FLAGS}
 """How an OPT without options ends -> the whole one that answers it."""
-CLIENT_COOKIE_OPTS: Final = {flags + b"\0\x0c\0\x0a\0\x08": OUR_OPT + flags + b"\0\x1c" for flags in DO_FLAGS}
-"""The last ten bytes of an OPT before the client's cookie in it -> how that which answers it begins."""
-BOTH_COOKIES_OPTS: Final = {flags + b"\0\x1c\0\x0a\0\x18": OUR_OPT + flags + b"\0\x1c" for flags in DO_FLAGS}
-"""The same before a client's cookie and ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,73 +63,6 @@ class Drop:
 def qtype_word(qtype: int) -> str:
     """The type's name, or ``other``: a label with a bounded number of values."""
     return QTYPES.get(qtype, "other")
-
-
-def fast(  # noqa: C901, PLR0911, PLR0912  # every query comes by here: a call less is a percent more
-    table: NameTable, cookie_option: Callable[[bytes, int], bytes], message: bytes, slot: int
-) -> Parts | None:
-    """The answer to a plain query about a name under the domain, or of a host's addresses; None for everything else.
-
-    As parts: bytes 2 to 12 of its header, where the question ends, and what follows it; the message's own bytes are
-    the rest (``joined``). Last is what is counted: the type's word and the rcode. ``cookie_option`` gives the option
-    that answers a client's cookie; ``slot`` says to it who that is.
-    """
-    heads = table.heads.get(message[2:12])
-    if heads is None:
-        return None
-    if message[11]:
-        # From the end, since an OPT is of few lengths. A name that the table has, or whose labels lead up to the apex,
-        # proves that the record begins where it is supposed to.
-        if (opt := PLAIN_OPTS.get(message[-6:])) is not None and message[-11:-8] == OPT_HEAD:
-            end = len(message) - 11
-        elif (kept := CLIENT_COOKIE_OPTS.get(message[-18:-8])) is not None and message[-23:-20] == OPT_HEAD:
-            end, opt = len(message) - 23, kept + cookie_option(message[-8:], slot)
-        elif (kept := BOTH_COOKIES_OPTS.get(message[-34:-24])) is not None and message[-39:-36] == OPT_HEAD:
-            end, opt = len(message) - 39, kept + cookie_option(message[-24:], slot)
-        else:
-            return None
-    else:
-        end, opt = len(message), b""
-    name_end = end - 4
-    qtype = message[name_end:end]
-    words = FAST_TYPES.get(qtype)
-    if words is None:
-        return None
-    name = message[12:name_end].lower()
-    node = table.names.get(name)
-    if node is not None:
-        if qtype == A_IN and node.a:
-            return heads[0], end, node.a + opt, words[0]
-        if qtype == AAAA_IN and node.aaaa:
-            return heads[0], end, node.aaaa + opt, words[0]
-        return heads[1], end, NEGATIVES[name_end - len(table.apex)] + opt, words[0]
-    apex = table.apex
-    if name.endswith(apex) and table.is_known:
-        begin = name_end - len(apex)
-        # What is known by a leading underscore is the slow road's, and so is the apex itself.
-        if begin == 12 or begin > LAST_APEX or message[13] == UNDERSCORE:
-            return None
-        at = 12
-        while at < begin:
-            length = message[at]
-            if not 0 < length <= MAX_LABEL_BYTES:
-                return None
-            at += length + 1
-        return (heads[2], end, NEGATIVES[begin] + opt, words[1]) if at == begin else None
-    node = table.hosts.get(name)
-    if node is None:
-        return None
-    if qtype == A_IN:
-        return heads[0], end, node.a + opt, words[0]
-    if qtype == AAAA_IN:
-        return heads[0], end, node.aaaa + opt, words[0]
-    return (heads[1], end, NEGATIVES[12] + opt, words[0]) if qtype in HINTS else None
-
-
-def joined(message: bytes, parts: Parts) -> bytes:
-    """The answer of ``fast`` as bytes."""
-    head, end, tail, _ = parts
-    return message[:2] + head + message[12:end] + tail
 
 
 def respond(
@@ -206,8 +101,8 @@ def answer_query(query: Query, table: NameTable) -> Answer | Forward:
     if (apex := reverse_apex(query, table)) is not None:
         return from_reverse(query, table, apex)
     host = table.hosts.get(query.name)
-    if host is not None and host.entry is not None and (query.qtype in TAKEN_OVER or not table.recursive):
-        return from_host(query, table, host.entry)
+    if host is not None and (query.qtype in TAKEN_OVER or not table.recursive):
+        return from_host(query, table, host)
     if not table.recursive:
         return reply(query, table, wire.REFUSED)
     if query.qtype == wire.ANY:
@@ -273,9 +168,9 @@ def truncated(query: Query, reply_flags: int) -> bytes:
 def from_domain(query: Query, table: NameTable) -> Answer:
     """The answer for the domain's own name or one beneath it."""
     apex = query.labels[len(query.labels) - table.apex_labels :]
-    node = table.names.get(query.name)
-    if node is not None:
-        answers = [] if node.entry is None else address_records(query, node.entry)
+    entry = table.names.get(query.name)
+    if entry is not None:
+        answers = [] if entry is names.NOTHING else address_records(query, entry)
         return zone_answer(query, table, apex, answers)
     if query.name == table.apex:
         return zone_answer(query, table, apex, [])
@@ -296,10 +191,10 @@ def service_records(query: Query, table: NameTable) -> list[dnslib.RR] | None:
     labels = tuple(label.lower() for label in query.labels)
     below = 2 if labels[1:2] == (b"_tcp",) else 1
     base_at = sum(len(label) + 1 for label in labels[:below])
-    node = table.names.get(query.name[base_at:])
-    if node is None or node.entry is None:
+    entry = table.names.get(query.name[base_at:], names.NOTHING)
+    if entry is names.NOTHING:
         return None
-    entry, owner = node.entry, dnslib.DNSLabel(query.labels)
+    owner = dnslib.DNSLabel(query.labels)
     if labels[0] == b"_meshd" and below == 1:
         texts = [f"{zone}={count}".encode()[:255] for zone, count in entry.zones] or [b"instances=0"]
         text = dnslib.RR(owner, wire.TXT, ttl=names.TTL_S, rdata=dnslib.TXT(texts))

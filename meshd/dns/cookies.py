@@ -23,7 +23,7 @@ FUTURE_S: Final = 300
 PERIOD_S: Final = 60
 """All cookies of so long have one time: a client's is made once, not at each of its queries."""
 MAX_KEPT: Final = 4096
-"""Cookies kept in a period; when there are more, we begin anew."""
+"""Records kept in a period; when there are more, we begin anew."""
 OPTION_HEAD: Final = struct.pack("!HH", wire.COOKIE, wire.CLIENT_COOKIE_BYTES + SERVER_COOKIE_BYTES)
 
 
@@ -32,7 +32,8 @@ class Cookies:
 
     def __init__(self, secret: bytes, now_s: float = 0.0) -> None:
         self._secret = secret
-        self._kept: dict[bytes, bytes] = {}
+        self.records: dict[bytes, bytes] = {}
+        """What ``keep`` was told, until the time changes or there is too much."""
         self._time = b"\0\0\0\0"
         self._until_s = 0.0
         self.tick(now_s)
@@ -43,19 +44,18 @@ class Cookies:
             period = int(now_s) // PERIOD_S * PERIOD_S
             self._time = struct.pack("!I", period & 0xFFFFFFFF)
             self._until_s = period + PERIOD_S
-            self._kept = {}
+            self.records = {}
 
     def option(self, cookie: bytes, address: bytes) -> bytes:
         """The option for the answer to a client that sent this cookie from this address."""
         client = cookie[: wire.CLIENT_COOKIE_BYTES]
-        key = client + address
-        option = self._kept.get(key)
-        if option is None:
-            if len(self._kept) >= MAX_KEPT:
-                self._kept = {}
-            option = OPTION_HEAD + client + self._server_cookie(client, self._time, address)
-            self._kept[key] = option
-        return option
+        return OPTION_HEAD + client + self._server_cookie(client, self._time, address)
+
+    def keep(self, key: bytes, record: bytes) -> None:
+        """Keep a record with a cookie in it, which is good until the time changes."""
+        if len(self.records) >= MAX_KEPT:
+            self.records = {}
+        self.records[key] = record
 
     def is_ours(self, cookie: bytes, address: bytes) -> bool:
         """Whether a cookie has a server's half that we made for this client and address lately."""

@@ -8,7 +8,7 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
-from meshd.dns.answer import Counted
+from meshd.dns.quick import Counted
 
 Counts = dict[str, list[Any]]
 """By family, pairs of a key's parts and a number: what JSON can carry."""

@@ -3,22 +3,21 @@
 import logging
 import socket as stdlib_socket
 import time
-from functools import partial
 from ipaddress import ip_address, ip_network
 from typing import Any
 
 import trio
 
 from meshd.dns import answer, forward, wire
-from meshd.dns.answer import Counted
 from meshd.dns.client import Upstreams
 from meshd.dns.cookies import Cookies
 from meshd.dns.guard import Guard, Network, Verdict
 from meshd.dns.metrics import Tally
+from meshd.dns.quick import Quick
 from meshd.dns.settings import DnsSettings
 from meshd.dns.table import NameTable
 from meshd.dns.wire import Query
-from meshd.runtime.datagrams import Parts, datagrams
+from meshd.runtime.datagrams import BATCH, Slots, datagrams
 from meshd.runtime.listen import accept_loop
 
 log = logging.getLogger(__name__)
@@ -62,9 +61,9 @@ class Server:
         self._cookies = cookies
         self._guard = None if settings.is_on_loopback else Guard(allowed(settings), settings.rate_limit)
         self._held_back: dict[int, Verdict] = {}
-        self._second = 0
         self._datagrams = datagrams(udp, MAX_UDP_BYTES)
-        self._ready = partial(answer.fast, table, self._cookie_option)
+        self._by_tcp = {bits: Slots(MAX_UDP_BYTES, is_v6=bits == 128) for bits in (32, 128)}
+        self._quick = Quick(table, cookies)
         self._upstreams = Upstreams(settings, tally)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -102,33 +101,28 @@ class Server:
             self._tally.drop("receive_error")
             return 0
         self._cookies.tick(time.time())
-        if self._guard is None:
-            counted, left = batch.splice(self._ready)
-        else:
-            self._second = int(begin)
-            counted, left = batch.splice(self._guarded)
+        sizes = batch.sizes if self._guard is None else self._allowed(self._guard, int(begin))
+        left = self._quick.answer(batch, sizes, self._tally.fast)
         for slot in left:
             self._answer_slowly(slot, nursery)
         failed = batch.flush()
         if failed:
             # A packet that finds no room is the client's to ask for again.
             self._tally.drop("send_error", failed)
-        self._tally.fast.update(counted)
         if count:
             self._tally.took(time.perf_counter() - begin, count)
         return count
 
-    def _guarded(self, message: bytes, slot: int) -> Parts[Counted] | None:
-        """The fast road for those who may ask."""
-        guard = self._guard
-        verdict = Verdict.ANSWER if guard is None else guard.judge(self._datagrams.host(slot), self._second)
-        if verdict is Verdict.ANSWER:
-            return self._ready(message, slot)
-        self._held_back[slot] = verdict
-        return None
-
-    def _cookie_option(self, cookie: bytes, slot: int) -> bytes:
-        return self._cookies.option(cookie, self._datagrams.host(slot))
+    def _allowed(self, guard: Guard, second: int) -> list[int]:
+        """The sizes of what is in the slots, 0 for what is not to be answered like that."""
+        batch = self._datagrams
+        sizes = list(batch.sizes)
+        for slot in range(len(sizes)):
+            verdict = guard.judge(batch.host(slot), second)
+            if verdict is not Verdict.ANSWER:
+                self._held_back[slot] = verdict
+                sizes[slot] = 0
+        return sizes
 
     def _answer_slowly(self, slot: int, nursery: trio.Nursery) -> None:
         """Answer what the fast road left, if it is to be answered."""
@@ -205,24 +199,21 @@ class Server:
     def _answer_messages(self, messages: list[bytes], host: bytes) -> tuple[list[bytes], list[Query], bool]:
         """What can be answered of a connection's messages now, what must be forwarded, and whether all are queries."""
         self._cookies.tick(time.time())
-        answers, forwarded = [], []
-
-        def cookie_option(cookie: bytes, _: int) -> bytes:
-            return self._cookies.option(cookie, host)
-
-        for message in messages:
-            parts = answer.fast(self._table, cookie_option, message, 0)
-            if parts is not None:
-                self._tally.fast[parts[3]] += 1
-                answers.append(answer.joined(message, parts))
-                continue
-            outcome = self._respond(message, host, by_udp=False)
-            if isinstance(outcome, answer.Answer):
-                answers.append(outcome.wire)
-            elif isinstance(outcome, answer.Forward):
-                forwarded.append(outcome.query)
-            else:
-                return answers, forwarded, False
+        slots = self._by_tcp[len(host) * 8]
+        answers: list[bytes] = []
+        forwarded: list[Query] = []
+        for first in range(0, len(messages), BATCH):
+            slots.fill(messages[first : first + BATCH], host)
+            left = self._quick.answer(slots, slots.sizes, self._tally.fast)
+            answers += slots.answers()
+            for slot in left:
+                outcome = self._respond(messages[first + slot], host, by_udp=False)
+                if isinstance(outcome, answer.Answer):
+                    answers.append(outcome.wire)
+                elif isinstance(outcome, answer.Forward):
+                    forwarded.append(outcome.query)
+                else:
+                    return answers, forwarded, False
         return answers, forwarded, True
 
     async def _serve_connection(self, stream: trio.SocketStream) -> None:

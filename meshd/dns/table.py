@@ -53,33 +53,23 @@ class Change:
     is_known: bool | None = None
 
 
-class Node:
-    """A name that exists: its entry, or none if there are only names beneath it; and its ready answer sections."""
-
-    __slots__ = ("a", "aaaa", "entry")
-
-    def __init__(self, entry: Entry | None) -> None:
-        self.entry = entry
-        self.a = self.aaaa = b""
-        if entry is not None:
-            self.a, self.aaaa = A_HEAD + entry.address, AAAA_HEAD + entry.address
-
-
 def _section_head(rtype: int, length: int) -> bytes:
     return QUESTION_POINTER + struct.pack("!HHIH", rtype, wire.CLASS_IN, TTL_S, length)
 
 
 A_HEAD: Final = _section_head(wire.A, 4)
 AAAA_HEAD: Final = _section_head(wire.AAAA, 16) + MAPPED
-NOTHING: Final = Node(None)
+NOTHING: Final = Entry(b"")
+"""What is known of a name that exists only since there are names beneath it (RFC 8020)."""
 
 
 class NameTable:
     """What is known of names. All keys are names in wire form and lower case.
 
-    ``apex`` is the domain's own name. ``names`` are those beneath it that exist, also those of which nothing is known
-    but that there are names beneath them (RFC 8020); ``hosts`` those elsewhere that the mesh has taken over. ``titles``
-    has the name of each VIP. ``recursive``: other names can be asked about here (there are upstreams). ``is_known``:
+    ``apex`` is the domain's own name. ``names`` are those beneath it that exist, maybe as ``NOTHING``; ``sections`` has
+    for the same names the ready answer section to A, empty for ``NOTHING``: it is what is looked at for most queries,
+    so it is found in one step. ``hosts`` are names elsewhere that the mesh has taken over. ``titles`` has the name of
+    each VIP. ``recursive``: other names can be asked about here (there are upstreams). ``is_known``:
     false while nobody can say which names there are.
     """
 
@@ -94,6 +84,7 @@ class NameTable:
         "names",
         "recursive",
         "reverse",
+        "sections",
         "titles",
     )
 
@@ -105,8 +96,9 @@ class NameTable:
         self.is_known = is_known
         self.count = 0
         """How many names have an address."""
-        self.names: dict[bytes, Node] = {}
-        self.hosts: dict[bytes, Node] = {}
+        self.names: dict[bytes, Entry] = {}
+        self.sections: dict[bytes, bytes] = {}
+        self.hosts: dict[bytes, Entry] = {}
         self.titles: dict[bytes, bytes] = {}
         self.reverse = frozenset(reverse_zones(cidr)) if cidr else frozenset()
         """The labels of each zone that names the CIDR's addresses."""
@@ -118,7 +110,10 @@ class NameTable:
             above = between(name, self.apex)
             if above is None:
                 self.count += (entry is not None) - (name in self.hosts)
-                self._put(self.hosts, name, entry)
+                if entry is None:
+                    self.hosts.pop(name, None)
+                else:
+                    self.hosts[name] = entry
             else:
                 self._change_name(name, entry, above)
         for address, title in change.titles.items():
@@ -131,24 +126,21 @@ class NameTable:
             self.is_known = change.is_known
 
     def _change_name(self, name: bytes, entry: Entry | None, above: tuple[bytes, ...]) -> None:
-        node = self.names.get(name)
-        known = node is not None and node.entry is not None
+        known = self.names.get(name, NOTHING) is not NOTHING
         self.count += (entry is not None) - known
         if entry is not None and not known:
             for parent in above:
                 self._below[parent] = self._below.get(parent, 0) + 1
-                self.names.setdefault(parent, NOTHING)
-        if entry is None and name in self._below:
-            self.names[name] = NOTHING
-        else:
-            self._put(self.names, name, entry)
+                if parent not in self.names:
+                    self._put(parent, NOTHING)
+        self._put(name, NOTHING if entry is None and name in self._below else entry)
         if entry is None and known:
             for parent in above:
                 self._below[parent] -= 1
                 if not self._below[parent]:
                     del self._below[parent]
-                    if self.names[parent].entry is None:
-                        del self.names[parent]
+                    if self.names[parent] is NOTHING:
+                        self._put(parent, None)
 
     def is_ours(self, name: bytes) -> bool:
         """Whether the name is the domain's or beneath it."""
@@ -156,16 +148,16 @@ class NameTable:
 
     def contents(self) -> Change:
         """All that an empty table of the same settings must be told to answer as this one."""
-        known = {**self.names, **self.hosts}
-        entries = {name: node.entry for name, node in known.items() if node.entry is not None}
-        return Change(entries, dict(self.titles), self.is_known)
+        known = {name: entry for name, entry in self.names.items() if entry is not NOTHING}
+        return Change({**known, **self.hosts}, dict(self.titles), self.is_known)
 
-    @staticmethod
-    def _put(nodes: dict[bytes, Node], name: bytes, entry: Entry | None) -> None:
+    def _put(self, name: bytes, entry: Entry | None) -> None:
         if entry is None:
-            nodes.pop(name, None)
+            self.sections.pop(name, None)
+            self.names.pop(name, None)
         else:
-            nodes[name] = Node(entry)
+            self.sections[name] = A_HEAD + entry.address if entry.address else b""
+            self.names[name] = entry
 
 
 def is_within(name: bytes, apex: bytes) -> bool:

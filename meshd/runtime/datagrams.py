@@ -12,8 +12,10 @@ import mmap
 import os
 import socket
 import sys
-from collections.abc import Callable
-from typing import Any, Protocol, TypeVar
+from abc import ABC, abstractmethod
+from array import array
+from collections.abc import Sequence
+from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -21,17 +23,76 @@ BATCH = 64
 """Datagrams a call: well under a millisecond of work if all answers are ready."""
 NAME_BYTES = 28
 """A socket address of IPv4 or IPv6."""
-T = TypeVar("T")
-Parts = tuple[bytes, int, bytes, T]
-"""What replaces a message's bytes from the third on, up to where this ends; where the bytes that are kept end; and what
-follows them. The fourth is for the caller, who gets it back."""
 MSG_DONTWAIT = 0x40
 CROWDED = frozenset({errno.EAGAIN, errno.EINTR, errno.ENOBUFS, errno.ENOMEM})
 
 
-class Datagrams(Protocol):
-    """Receives a batch into numbered slots and answers some of them. The socket stays the caller's to close."""
+class Slots:
+    """Room for ``BATCH`` messages, each of which becomes its answer in the same place.
 
+    Slot i's message is ``memory[begins[i] : begins[i] + sizes[i]]``, its sender's packed address is
+    ``names[hosts[i]]``. ``memory`` and ``names`` are written by who answers, and by nobody else in between.
+    """
+
+    def __init__(self, max_bytes: int, *, is_v6: bool = False) -> None:
+        self.max_bytes = max_bytes
+        # A slice of it is bytes at once, unlike one of other buffers.
+        self.memory = mmap.mmap(-1, BATCH * max_bytes)
+        self.names = mmap.mmap(-1, BATCH * NAME_BYTES)
+        self.begins = tuple(range(0, BATCH * max_bytes, max_bytes))
+        host, length = (8, 16) if is_v6 else (4, 4)
+        self.hosts = tuple(slice(n + host, n + host + length) for n in range(0, BATCH * NAME_BYTES, NAME_BYTES))
+        self.heads = tuple(slice(begin + 2, begin + 12) for begin in self.begins)
+        """The second to twelfth byte of each slot: a DNS header without its id."""
+        self.sizes: list[int] = []
+        self._bytes = memoryview(self.memory)
+        self._lengths = memoryview(bytearray(BATCH * 8)).cast("L")
+        self._answered: list[int] = []
+
+    def message(self, slot: int) -> bytes:
+        """What came in a slot, cut off at ``max_bytes``."""
+        begin = self.begins[slot]
+        return self.memory[begin : begin + self.sizes[slot]]
+
+    def peek(self, offset: int) -> list[int]:
+        """One byte of each slot, in a single call; of a message that is shorter, any."""
+        return self._bytes[offset :: self.max_bytes].tolist()
+
+    def host(self, slot: int) -> bytes:
+        """The packed IP address of who sent it."""
+        return self.names[self.hosts[slot]]
+
+    def answer(self, slot: int, message: bytes) -> None:
+        """Put a message into a slot, as its answer; at most one a slot."""
+        begin = self.begins[slot]
+        self.memory[begin : begin + len(message)] = message
+        self._lengths[slot] = len(message)
+        self._answered.append(slot)
+
+    def fill(self, messages: Sequence[bytes], name: bytes) -> None:
+        """Begin anew with at most ``BATCH`` messages, all from one sender, of ``hosts``' kind of address."""
+        self._answered.clear()
+        self.sizes = [min(len(message), self.max_bytes) for message in messages]
+        for begin, size, message, host in zip(self.begins, self.sizes, messages, self.hosts, strict=False):
+            self.memory[begin : begin + size] = message[:size]
+            self.names[host] = name
+
+    def answers(self) -> list[bytes]:
+        """Those that there are, in the order in which they were made."""
+        begins, lengths = self.begins, self._lengths
+        return [self.memory[begins[slot] : begins[slot] + lengths[slot]] for slot in self._answered]
+
+    def answered(self, lengths: list[int], left: list[int]) -> None:
+        """The messages have become answers of so many bytes, but for the slots that are left."""
+        self._lengths[: len(lengths)] = array("L", lengths)
+        slots = range(len(lengths))
+        self._answered += sorted(set(slots).difference(left)) if left else slots
+
+
+class Datagrams(Slots, ABC):
+    """Receives a batch into the slots and answers some of them. The socket stays the caller's to close."""
+
+    @abstractmethod
     def receive(self) -> int:
         """Take what waits, at most ``BATCH`` datagrams; how many there are, 0 for none. Ends the batch before.
 
@@ -39,24 +100,11 @@ class Datagrams(Protocol):
             OSError: the kernel had something to say about the socket; it goes on working.
         """
 
-    def message(self, slot: int) -> bytes:
-        """What came in a slot, cut off at the length that was asked for."""
-
+    @abstractmethod
     def peer(self, slot: int) -> Any:
         """Who sent it, as the socket module has it."""
 
-    def host(self, slot: int) -> bytes:
-        """The packed IP address of who sent it."""
-
-    def splice(self, ready: Callable[[bytes, int], Parts[T] | None]) -> tuple[list[T], list[int]]:
-        """Answer each message, with its slot, by changing it as ``ready`` says; the slots where that is None are left.
-
-        Gives the fourth parts of those that were answered, and the slots that are left.
-        """
-
-    def answer(self, slot: int, message: bytes) -> None:
-        """Send a message to a slot's sender, with the others at ``flush``; at most one a slot."""
-
+    @abstractmethod
     def flush(self) -> int:
         """Send the answers; how many could not be sent. They are not tried again."""
 
@@ -69,68 +117,49 @@ def datagrams(sock: socket.socket, max_bytes: int) -> Datagrams:
     return Plain(sock, max_bytes)
 
 
-class Plain:
+class Plain(Datagrams):
     """``Datagrams`` by recvfrom and sendto."""
 
     def __init__(self, sock: socket.socket, max_bytes: int) -> None:
+        super().__init__(max_bytes, is_v6=sock.family == socket.AF_INET6)
         self._sock = sock
-        self._max_bytes = max_bytes
-        self._received: list[tuple[bytes, Any]] = []
-        self._answers: list[tuple[int, bytes]] = []
+        self._peers: list[Any] = []
 
     def receive(self) -> int:
         """See ``Datagrams``."""
-        self._received.clear()
-        while len(self._received) < BATCH:
+        self._answered.clear()
+        self._peers.clear()
+        self.sizes = []
+        while len(self.sizes) < BATCH:
             try:
-                self._received.append(self._sock.recvfrom(self._max_bytes))
+                message, peer = self._sock.recvfrom(self.max_bytes)
             except BlockingIOError:
                 break
             except OSError:
-                if not self._received:
+                if not self.sizes:
                     raise
                 break
-        return len(self._received)
-
-    def message(self, slot: int) -> bytes:
-        """See ``Datagrams``."""
-        return self._received[slot][0]
+            slot = len(self.sizes)
+            self.memory[self.begins[slot] : self.begins[slot] + len(message)] = message
+            self.names[self.hosts[slot]] = socket.inet_pton(self._sock.family, peer[0].partition("%")[0])
+            self.sizes.append(len(message))
+            self._peers.append(peer)
+        return len(self.sizes)
 
     def peer(self, slot: int) -> Any:
         """See ``Datagrams``."""
-        return self._received[slot][1]
-
-    def host(self, slot: int) -> bytes:
-        """See ``Datagrams``."""
-        return socket.inet_pton(self._sock.family, self._received[slot][1][0].partition("%")[0])
-
-    def splice(self, ready: Callable[[bytes, int], Parts[T] | None]) -> tuple[list[T], list[int]]:
-        """See ``Datagrams``."""
-        done: list[T] = []
-        left = []
-        for slot, (message, _) in enumerate(self._received):
-            parts = ready(message, slot)
-            if parts is None:
-                left.append(slot)
-            else:
-                head, end, tail, own = parts
-                self.answer(slot, message[:2] + head + message[2 + len(head) : end] + tail)
-                done.append(own)
-        return done, left
-
-    def answer(self, slot: int, message: bytes) -> None:
-        """See ``Datagrams``."""
-        self._answers.append((slot, message))
+        return self._peers[slot]
 
     def flush(self) -> int:
         """See ``Datagrams``."""
         failed = 0
-        for slot, message in self._answers:
+        for slot in self._answered:
+            begin = self.begins[slot]
             try:
-                self._sock.sendto(message, self._received[slot][1])
+                self._sock.sendto(self.memory[begin : begin + self._lengths[slot]], self._peers[slot])
             except OSError:
                 failed += 1
-        self._answers.clear()
+        self._answered.clear()
         return failed
 
 
@@ -167,7 +196,8 @@ LENGTH = MMsgHdr.length.offset // 4
 class Headers:
     """``BATCH`` headers for the kernel, each with one buffer and one address.
 
-    ``words`` and ``lengths`` are the same memory as numbers: reading a field so costs a third of ctypes' way.
+    ``words``, ``received`` and ``lengths`` are the same memory as numbers: all of it, the lengths that the kernel wrote
+    and those of the buffers. Reading a field so costs a third of ctypes' way, and all of a kind less than one.
     """
 
     def __init__(self, buffers: int, max_bytes: int, names: int, name_length: int) -> None:
@@ -182,93 +212,49 @@ class Headers:
             header.name = names + slot * NAME_BYTES
             header.name_length = name_length
         self.words = memoryview(self.headers).cast("B").cast("I")
-        self.lengths = memoryview(self.iovs).cast("B").cast("L")
+        self.received = self.words[LENGTH::WORDS]
+        self.lengths = memoryview(self.iovs).cast("B").cast("L")[1::2]
 
 
-class Batched:
-    """``Datagrams`` by recvmmsg and sendmmsg. A slot's answer is made in the memory of its message."""
+class Batched(Datagrams):
+    """``Datagrams`` by recvmmsg and sendmmsg."""
 
     def __init__(self, sock: socket.socket, max_bytes: int) -> None:
+        is_v6 = sock.family == socket.AF_INET6
+        super().__init__(max_bytes, is_v6=is_v6)
         # PyDLL: the interpreter is kept during the call, which cannot block.
         libc = ctypes.PyDLL(None, use_errno=True)
         self._receive, self._send = libc.recvmmsg, libc.sendmmsg
         self._fd = sock.fileno()
-        self._is_v6 = sock.family == socket.AF_INET6
-        self._max_bytes = max_bytes
-        # A slice of it is bytes at once, unlike one of other buffers.
-        self._memory = mmap.mmap(-1, BATCH * max_bytes)
-        self._names = mmap.mmap(-1, BATCH * NAME_BYTES)
+        self._is_v6 = is_v6
         # All addresses of a socket are of one length, so what the kernel writes into ``name_length`` is what it was.
-        places = (address_of(self._memory), max_bytes, address_of(self._names), NAME_BYTES if self._is_v6 else 16)
+        places = (address_of(self.memory), max_bytes, address_of(self.names), NAME_BYTES if is_v6 else 16)
         self._in, self._out, self._some = Headers(*places), Headers(*places), Headers(*places)
-        self._received = 0
-        self._answered: list[int] = []
+        self._lengths = self._out.lengths
 
     def receive(self) -> int:
         """See ``Datagrams``."""
         self._answered.clear()
         count = int(self._receive(self._fd, self._in.headers, BATCH, MSG_DONTWAIT, None))
-        self._received = max(count, 0)
+        self.sizes = self._in.received[: max(count, 0)].tolist()
         if count < 0 and (number := ctypes.get_errno()) not in (errno.EAGAIN, errno.EINTR):
             raise OSError(number, os.strerror(number))
-        return self._received
-
-    def message(self, slot: int) -> bytes:
-        """See ``Datagrams``."""
-        begin = slot * self._max_bytes
-        return self._memory[begin : begin + self._in.words[slot * WORDS + LENGTH]]
+        return len(self.sizes)
 
     def peer(self, slot: int) -> Any:
         """See ``Datagrams``."""
-        name = self._names[slot * NAME_BYTES : (slot + 1) * NAME_BYTES]
+        name = self.names[slot * NAME_BYTES : (slot + 1) * NAME_BYTES]
         port = int.from_bytes(name[2:4])
         if self._is_v6:
             flow, scope = int.from_bytes(name[4:8]), int.from_bytes(name[24:28], sys.byteorder)
             return socket.inet_ntop(socket.AF_INET6, name[8:24]), port, flow, scope
         return socket.inet_ntop(socket.AF_INET, name[4:8]), port
 
-    def host(self, slot: int) -> bytes:
-        """See ``Datagrams``."""
-        begin = slot * NAME_BYTES
-        return self._names[begin + 8 : begin + 24] if self._is_v6 else self._names[begin + 4 : begin + 8]
-
-    def splice(self, ready: Callable[[bytes, int], Parts[T] | None]) -> tuple[list[T], list[int]]:
-        """See ``Datagrams``."""
-        memory, words, lengths, size = self._memory, self._in.words, self._out.lengths, self._max_bytes
-        done: list[T] = []
-        left = []
-        add = done.append
-        begin = 0
-        for slot in range(self._received):
-            parts = ready(memory[begin : begin + words[slot * WORDS + LENGTH]], slot)
-            if parts is None:
-                left.append(slot)
-            else:
-                head, end, tail, own = parts
-                memory[begin + 2 : begin + 2 + len(head)] = head
-                length = end + len(tail)
-                memory[begin + end : begin + length] = tail
-                lengths[2 * slot + 1] = length
-                add(own)
-            begin += size
-        gone = set(left)
-        self._answered += (
-            [slot for slot in range(self._received) if slot not in gone] if gone else range(self._received)
-        )
-        return done, left
-
-    def answer(self, slot: int, message: bytes) -> None:
-        """See ``Datagrams``."""
-        begin = slot * self._max_bytes
-        self._memory[begin : begin + len(message)] = message
-        self._out.lengths[2 * slot + 1] = len(message)
-        self._answered.append(slot)
-
     def flush(self) -> int:
         """See ``Datagrams``."""
         sent, failed, queued = 0, 0, len(self._answered)
         out = self._out
-        if queued != self._received:
+        if queued != len(self.sizes):
             # Not all are answered: their headers close ranks, each with its buffer and address.
             out, size = self._some, WORDS
             for place, slot in enumerate(self._answered):
@@ -318,7 +304,8 @@ def batches_work() -> bool:
                 return False
             theirs.sendto(b"than", ours.getsockname())
             batch.receive()
-            batch.splice(lambda *_: (b"i", 4, b"king", None))
+            batch.memory[2:8] = b"inking"
+            batch.answered([8], [])
             return batch.flush() == 0 and theirs.recv(64) == b"thinking"
     except OSError as error:
         log.debug("recvmmsg cannot be tried: %s", error)

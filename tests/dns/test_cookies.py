@@ -39,5 +39,15 @@ def test_what_is_no_cookie_of_ours(cookie: bytes) -> None:
 def test_what_clients_ask_does_not_grow_memory() -> None:
     cookies = Cookies(b"secret", NOW)
     for i in range(2 * MAX_KEPT + 10):
-        cookies.option(i.to_bytes(8), HERE)
-    assert len(cookies._kept) <= MAX_KEPT
+        cookies.keep(i.to_bytes(8), b"record")
+        assert cookies.records[i.to_bytes(8)] == b"record"
+    assert len(cookies.records) <= MAX_KEPT
+
+
+def test_a_record_is_kept_no_longer_than_its_time() -> None:
+    cookies = Cookies(b"secret", NOW)
+    cookies.keep(b"key", b"record")
+    cookies.tick(NOW + 1)
+    assert cookies.records
+    cookies.tick(NOW + 60)
+    assert not cookies.records

@@ -48,7 +48,7 @@ class Following:
         assert contents(self.copy) == contents(self.table)
 
     def address(self, name: str) -> str:
-        entry = self.table.names[name_to_wire(name)].entry
+        entry = self.table.names[name_to_wire(name)]
         assert entry is not None
         return str(IPv4Address(entry.address))
 
@@ -79,7 +79,7 @@ def test_a_service_that_changed_costs_its_own_names() -> None:
     following.go_on(view(vips, services=services))
     following.go_on(view(vips, services={**services, "b": service("b", 2)}))
     assert [set(change.names) for change in following.told if change.names] == [{name_to_wire("b.mesh")}]
-    entry = following.table.names[name_to_wire("b.mesh")].entry
+    entry = following.table.names[name_to_wire("b.mesh")]
     assert entry is not None
     assert entry.zones == (("zone-a", 2),)
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from meshd.runtime import datagrams
-from meshd.runtime.datagrams import BATCH, Batched, Datagrams, Plain
+from meshd.runtime.datagrams import BATCH, Batched, Datagrams, Plain, Slots
 
 pytestmark = pytest.mark.e2e
 
@@ -57,21 +57,32 @@ def test_messages_become_their_answers(
     make: Callable[[socket.socket, int], Datagrams], ours: socket.socket, theirs: socket.socket
 ) -> None:
     batch = make(ours, 32)
-    for message in (b"id:head:kept:gone", b"", b"no", b"it:head:also"):
+    for message in (b"id23456789abkept:gone", b"", b"no", b"it23456789abalso"):
         theirs.send(message)
     assert batch.receive() == 4
-    seen = []
-
-    def ready(message: bytes, slot: int) -> datagrams.Parts[str] | None:
-        seen.append((message, slot))
-        return (b":HEAD", 12, b" and tail", "own") if b"head" in message else None
-
-    assert batch.splice(ready) == (["own", "own"], [1, 2])
-    assert seen == [(b"id:head:kept:gone", 0), (b"", 1), (b"no", 2), (b"it:head:also", 3)]
+    assert batch.sizes == [21, 0, 2, 16]
+    peeked = batch.peek(12)
+    assert bytes((peeked[0], peeked[3])) == b"ka"
+    for slot in (0, 3):
+        batch.memory[batch.heads[slot]] = b"HEADHEADHE"
+    batch.answered([16, 0, 0, 14], [1, 2])
     assert batch.host(3) == socket.inet_pton(ours.family, theirs.getsockname()[0])
     batch.answer(2, b"yes")
     assert batch.flush() == 0
-    assert sorted(theirs.recv(64) for _ in range(3)) == [b"id:HEAD:kept and tail", b"it:HEAD:also and tail", b"yes"]
+    assert sorted(theirs.recv(64) for _ in range(3)) == [b"idHEADHEADHEkept", b"itHEADHEADHEal", b"yes"]
+
+
+def test_slots_are_filled_and_read_without_a_socket() -> None:
+    slots = Slots(16)
+    for messages in ([b"x" * 17, b"", b"third"], [b"one"]):  # what was there before is gone
+        slots.fill(messages, b"\x7f\0\0\1")
+        assert [slots.message(i) for i in range(len(slots.sizes))] == [message[:16] for message in messages]
+        assert {slots.host(i) for i in range(len(slots.sizes))} == {b"\x7f\0\0\1"}
+        assert slots.answers() == []
+        slots.answered([2, *(0 for _ in messages[1:])], list(range(1, len(messages))))
+        assert slots.answers() == [messages[0][:2]]
+        slots.answer(0, b"later")
+        assert slots.answers()[-1] == b"later"
 
 
 @pytest.mark.parametrize("make", [Plain, Batched])

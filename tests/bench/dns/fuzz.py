@@ -17,7 +17,7 @@ from meshd.dns.cookies import Cookies
 from meshd.dns.table import Change, Entry, NameTable
 from meshd.dns.wire import name_to_wire
 from tests.bench.dns.generated import damaged, query
-from tests.dns.support import table
+from tests.dns.support import quickly, table
 
 HOST = b"\x7f\0\0\1"
 BATCH = 200
@@ -35,11 +35,11 @@ def tables() -> list[NameTable]:
 def check(message: bytes, names: NameTable, cookies: Cookies) -> None:
     """Raises for any message that is not answered as it must be."""
     slow = answer.respond(message, names, lambda cookie: cookies.option(cookie, HOST))
-    parts = answer.fast(names, lambda cookie, _: cookies.option(cookie, HOST), message, 0)
-    if parts is not None:
+    quick = quickly(message, names, cookies, HOST)
+    if quick is not None:
         assert isinstance(slow, answer.Answer), "only the fast road answers"
-        assert answer.joined(message, parts) == slow.wire, "the roads differ"
-        assert parts[3] == (slow.qtype, slow.rcode), "the roads count differently"
+        assert quick[0] == slow.wire, "the roads differ"
+        assert quick[1] == (slow.qtype, slow.rcode), "the roads count differently"
     answer.short(message, refuse=False)
     answer.cookie_of(message)
     if not isinstance(slow, answer.Answer):

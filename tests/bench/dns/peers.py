@@ -17,6 +17,8 @@ from tests.ports import free_udp_tcp_port
 START_S = 60.0
 PROBE = bytes.fromhex("12340100000100000000000009736572766963652d30046d6573680000010001")
 """A of service-0.mesh."""
+COOKIE_SECRET = "000102030405060708090a0b0c0d0e0f"
+"""NSD and Knot answer cookies (RFC 9018) too; unbound has it from 1.18 on only, CoreDNS and dnsmasq have not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ def nsd(folder: Path, port: int, count: int) -> list[str]:
   zonelistfile: "{folder}/zone.list"
   rrl-ratelimit: 0
   rrl-whitelist-ratelimit: 0
+  answer-cookie: yes
+  cookie-secret: "{COOKIE_SECRET}"
 remote-control:
   control-enable: no
 zone:
@@ -84,6 +88,12 @@ database:
 log:
   - target: stderr
     any: warning
+mod-cookies:
+  - id: default
+    secret: 0x{COOKIE_SECRET}
+template:
+  - id: default
+    global-module: mod-cookies/default
 zone:
   - domain: mesh
     storage: {folder}
