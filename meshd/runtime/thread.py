@@ -18,10 +18,12 @@ from meshd.runtime.latest import Latest
 
 T = TypeVar("T")
 
-SWITCH_INTERVAL_S = 0.0005
-"""How long a busy thread may keep the interpreter while another waits for it: Python's own 5 ms, paid at every wake-up
-of the hosted loop, would be most of its latency. For the whole process; costs a busy loop a few per cent
-(docs/adr/004-one-loop.md)."""
+SWITCH_INTERVAL_S = 0.00005
+"""How long a busy thread may keep the interpreter while another waits for it. For the whole process.
+
+It has to be less than a busy loop computes between two of its own system calls. With each call such a loop gives the
+interpreter away for a moment too short for the waiting thread to wake up, and that starts the waiting anew: at 0.5 ms
+and with steps of 0.1 ms, the hosted loop got its turn by luck (docs/adr/009-dns.md has figures)."""
 
 
 class Main(Protocol):

@@ -1,7 +1,6 @@
 """A resolver with so many names and nothing else; or, with ``--busy``, a whole control plane in the same process."""
 
 import argparse
-import gc
 import logging
 import random
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ from types import MappingProxyType
 import trio
 from prometheus_client import CollectorRegistry
 
+from meshd.app.process import settle_memory
 from meshd.dns.service import Resolver
 from meshd.dns.settings import Address, DnsSettings
 from meshd.kinds import KINDS
@@ -64,8 +64,7 @@ async def main(port: int, count: int, workers: int, busy: int, own_thread: bool)
             views = Latest({"default": view(count)})
         resolver = Resolver(settings, views, "default", Latest(None), CollectorRegistry())
         await nursery.start(lambda task_status: resolver.run(task_status=task_status))
-        gc.collect()
-        gc.freeze()
+        settle_memory()
 
 
 if __name__ == "__main__":
