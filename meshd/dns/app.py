@@ -4,6 +4,7 @@ Its standard input is its end of a socket. It ends when the other end is closed,
 that comes.
 """
 
+import gc
 import signal
 import socket as stdlib_socket
 
@@ -38,6 +39,9 @@ async def run(parent: trio.SocketStream) -> None:
                 elif isinstance(order, Change) and table is not None:
                     table.change(order)
                 elif order == SERVE and server is not None:
+                    # The table is there to stay: a search for garbage that goes through it would hold up every query.
+                    gc.collect()
+                    gc.freeze()
                     await nursery.start(server.run)
                     await parent.send_all(report({"serving": True}))
                     nursery.start_soon(report_counts, parent, tally)
