@@ -71,11 +71,12 @@ WITH_BOTH_COOKIES: Final = shapes("3s2x34s")
 COOKIE_MARK: Final = in_class(wire.COOKIE)[1:2] + b"\0\x08"
 """What is before a client's cookie, and so where an OPT without options would begin."""
 COOKIE_OPTS: Final = {
-    flags + rest: OUR_OPT + flags + b"\0\x1c"
+    (flags + rest, size): OUR_OPT + flags + b"\0\x1c"
     for flags in DO_FLAGS
-    for rest in (b"\0\x0c\0\x0a\0\x08", b"\0\x1c\0\x0a\0\x18")
+    for rest, size in ((b"\0\x0c\0\x0a\0\x08", 18), (b"\0\x1c\0\x0a\0\x18", 34))
 }
-"""What is in an OPT before a client's cookie, or before that and ours -> how that which answers it begins."""
+"""What is in an OPT before a client's cookie, or before that and ours, and how long it is with them, its head and the
+client's size not counted -> how that which answers it begins."""
 
 
 class Quick:
@@ -175,7 +176,7 @@ class Quick:
         Raises:
             KeyError: it is something else.
         """
-        opt = COOKIE_OPTS[record[:10]] + self._cookies.option(record[10:], host)
+        opt = COOKIE_OPTS[record[:10], len(record)] + self._cookies.option(record[10:], host)
         self._cookies.keep(record + host, opt)
         return opt
 

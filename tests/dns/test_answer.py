@@ -366,6 +366,8 @@ def damaged(draw: st.DrawFn) -> bytes:
 @given(st.binary(max_size=64) | damaged())
 @settings(max_examples=300)
 @example(b"\0" * 12)
+@example(query("backend.mesh", edns=1232)[:-2] + b"\0\x0c\0\x0a\0\x08clientid" + b"more than fits.")
+@example(query("backend.mesh", edns=1232)[:-2] + b"\0\x0c\0\x0a\0\x08clientid" + b"more than it has")
 def test_no_bytes_raise_and_both_roads_agree(message: bytes) -> None:
     for names in (TABLE, RECURSIVE):
         slow = respond(message, names)

@@ -19,7 +19,7 @@ import dns.flags
 import dns.message
 import dns.rcode
 
-from meshd.dns import wire
+from meshd.dns import answer, wire
 from tests.bench.dns import generated
 from tests.bench.dns.peers import Peer, installed, running
 
@@ -108,6 +108,16 @@ class Case:
         known = wire.RD | wire.AD | wire.CD
         return self.query is not None and (bool(flags & ~known) or (additionals > 0) != (self.query.edns is not None))
 
+    @property
+    def cookies(self) -> int:
+        """How many cookies an OPT right behind the question has."""
+        rest = self.message[wire.HEADER_BYTES + len(self.query.question) :] if self.query else b""
+        found, offset = 0, 11
+        while rest.startswith(answer.OPT_HEAD) and offset < len(rest):
+            found += int.from_bytes(rest[offset : offset + 2]) == wire.COOKIE
+            offset += 4 + int.from_bytes(rest[offset + 2 : offset + 4])
+        return found
+
     def asks(self, *types: int) -> bool:
         return self.query is not None and self.query.qtype in types
 
@@ -170,6 +180,14 @@ REASONS: list[tuple[str, Callable[[Case], bool]]] = [
             and (case.ours.flags ^ case.theirs.flags) <= {"CD"}
             and case.theirs.authority == {"mesh. 30 in ns mesh."}
         ),
+    ),
+    (
+        "A cookie without a valid half of the server's: answered; Knot says BADCOOKIE, and makes the client ask again",
+        lambda case: case.cookies > 0 and case.theirs.rcode == "BADCOOKIE",
+    ),
+    (
+        "Two cookies: the first counts (RFC 7873 5.2); NSD says FORMERR, nothing, or what cannot be parsed",
+        lambda case: case.cookies > 1 and case.theirs.rcode in ("FORMERR", "silence", "unreadable: FormError"),
     ),
 ]
 
