@@ -180,6 +180,8 @@ async def bind(address: Address, count: int = 1) -> tuple[list[stdlib_socket.soc
                 udps.append(udp)
                 if count > 1:
                     udp.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_REUSEPORT, 1)
+                if address.host == "::":
+                    udp.setsockopt(stdlib_socket.IPPROTO_IPV6, stdlib_socket.IPV6_V6ONLY, 0)
                 udp.bind((address.host, port))
                 udp.setsockopt(stdlib_socket.SOL_SOCKET, stdlib_socket.SO_RCVBUF, UDP_BUFFER_BYTES)
         except OSError as error:

@@ -27,15 +27,35 @@ class ListenError(MeshdError):
 async def open_listeners(host: str, port: int, setting: str) -> list[trio.SocketListener]:
     """Listen on ``host:port``; ``setting`` is the configuration key to name when that fails.
 
-    The caller owns the listeners. ``port`` 0 lets the kernel choose.
+    The caller owns the listeners. ``port`` 0 lets the kernel choose. ``::`` takes IPv4 as well.
 
     Raises:
         ListenError: in use, not an address of this host, or not permitted.
     """
     try:
+        if host == "::":
+            return [await both_families(port)]
         return await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
     except OSError as error:
         raise ListenError(why_not(error, f"{host}:{port}", setting)) from error
+
+
+async def both_families(port: int) -> trio.SocketListener:
+    """Listens on all addresses of IPv6 and IPv4 by one socket; Trio's own way leaves IPv4 out.
+
+    Raises:
+        OSError: it cannot.
+    """
+    sock = trio.socket.socket(trio.socket.AF_INET6, trio.socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_REUSEADDR, 1)
+        sock.setsockopt(trio.socket.IPPROTO_IPV6, trio.socket.IPV6_V6ONLY, 0)
+        await sock.bind(("::", port))
+        sock.listen(BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
+    return trio.SocketListener(sock)
 
 
 def why_not(error: OSError, address: str, setting: str) -> str:

@@ -182,3 +182,21 @@ async def test_metrics_say_what_was_asked_and_how_many_names_there_are(nursery: 
 def test_dig_is_the_real_one() -> None:
     if shutil.which("dig"):
         assert "DiG" in subprocess.run(["dig", "-v"], capture_output=True, text=True, check=True).stderr
+
+
+@needs_dig
+@pytest.mark.parametrize("host", ["::", "::1"])
+async def test_ipv6_and_with_all_addresses_both_families(nursery: trio.Nursery, own_thread: bool, host: str) -> None:
+    try:
+        with trio.socket.socket(trio.socket.AF_INET6) as sock:
+            await sock.bind(("::1", 0))
+    except OSError as error:
+        pytest.skip(f"this machine has no IPv6: {error}")
+    settings = DnsSettings(listen=Address(host, 0), own_thread=own_thread)
+    resolver = Resolver(settings, Latest({"default": view(VIPS)}), "default", Latest(None), CollectorRegistry())
+    await nursery.start(resolver.run)
+    for server in ("::1", "127.0.0.1") if host == "::" else ("::1",):
+        for way in ("+notcp", "+tcp"):
+            command = ["dig", f"@{server}", "-p", str(resolver.address.port), "+tries=1", "+short", way, "backend.mesh"]
+            done = await trio.run_process(command, capture_stdout=True, check=False)
+            assert done.stdout.decode() == "240.0.0.1\n", (server, way)

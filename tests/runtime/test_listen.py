@@ -20,6 +20,17 @@ async def test_a_foreign_address_is_explained():
         await open_listeners("192.0.2.1", 0, "dnsServer.listen")
 
 
+async def test_all_addresses_of_ipv6_are_those_of_ipv4_too():
+    try:
+        (listener,) = await open_listeners("::", 0, "x")
+    except ListenError as error:
+        pytest.skip(f"this machine has no IPv6: {error}")
+    async with listener:
+        for host in ("127.0.0.1", "::1"):
+            async with await trio.open_tcp_stream(host, listener.socket.getsockname()[1]):
+                await (await listener.accept()).aclose()
+
+
 async def test_a_failing_connection_costs_only_itself(caplog):
     events = []
 
