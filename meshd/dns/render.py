@@ -6,6 +6,7 @@ Finding out what changed looks at everything, if briefly; so it is work in steps
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
+from itertools import islice
 from types import MappingProxyType
 from typing import Final, TypeVar
 
@@ -18,8 +19,8 @@ T = TypeVar("T")
 
 NO_VIPS: Final[Mapping[str, Vip]] = MappingProxyType({})
 NO_SERVICES: Final[Mapping[str, ServiceView]] = MappingProxyType({})
-GLANCES: Final = 500
-"""Things that are compared in a step: about a tenth of a millisecond."""
+GLANCES: Final = 1000
+"""Things that are compared in a step: less than a tenth of a millisecond."""
 PORTION: Final = 20
 """VIPs or names that are made anew in a step: about as long."""
 
@@ -154,17 +155,23 @@ def table_of(
 
 
 def differing(old: Mapping[str, T], new: Mapping[str, T]) -> Steps[set[str]]:
-    """The keys whose values differ, or that only one of both has."""
+    """The keys whose values differ, or that only one of both has. No value is None."""
     found: set[str] = set()
-    for some in portions(old, GLANCES):
-        found.update(key for key in some if key not in new)
+    added = 0
+    values = iter(new.values())
+    for keys in portions(new, GLANCES):
+        before, now = list(map(old.get, keys)), list(islice(values, len(keys)))
+        # Lists compare what is the same object without asking it: nearly all is, and 100,000 take some milliseconds.
+        if before != now:
+            for key, one, other in zip(keys, before, now, strict=True):
+                if one is not other and one != other:
+                    found.add(key)
+                    added += one is None
         yield
-    for some in portions(new, GLANCES):
-        for key in some:
-            value, before = new[key], old.get(key)
-            if value is not before and value != before:
-                found.add(key)
-        yield
+    if len(old) + added > len(new):
+        for keys in portions(old, GLANCES):
+            found.update(key for key in keys if key not in new)
+            yield
     return found
 
 

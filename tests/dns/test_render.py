@@ -92,6 +92,30 @@ def test_work_is_cut_into_steps_and_names_change_in_portions() -> None:
     assert max(len(change.names) + len(change.titles) for change in following.told) <= 20
 
 
+def test_at_every_step_a_name_is_answered_as_before_or_as_after() -> None:
+    """No gap: of 1,000 names some stay, some move, some go and some come, and never is anything else said."""
+
+    def vips(first: int, count: int, net: int) -> dict[str, Vip]:
+        return {f"s{i}": vip(f"240.{net}.{i // 250}.{i % 250}", f"s{i}.mesh") for i in range(first, first + count)}
+
+    before = vips(0, 1000, 0)
+    after = {**{f"s{i}": before[f"s{i}"] for i in range(500)}, **vips(500, 250, 1), **vips(1000, 250, 2)}
+    following = Following()
+    following.go_on(view(before))
+    wanted = {
+        name_to_wire(f"{key}.mesh"): {key in side and side[key].address.packed for side in (before, after)}
+        for key in {**before, **after}
+    }
+    steps = 0
+    for _ in following.rendering.update(view(after), None):
+        steps += 1
+        names = following.table.names
+        said = {name: name in names and names[name].address for name in wanted}
+        assert not [name for name, address in said.items() if address not in wanted[name]]
+    assert steps > 50
+    assert names_of(following.table) == {name_to_wire(f"{key}.mesh") for key in after}
+
+
 @pytest.mark.parametrize(
     ("bound", "answered"),
     [
