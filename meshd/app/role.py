@@ -91,6 +91,7 @@ class Role:
         inspect: Inspect,
         config_of: ConfigOf = no_config,
         explain_name: ExplainName | None = None,
+        dns_status: Callable[[], Mapping[str, Any]] | None = None,
     ) -> HttpServer:
         """The REST API; see ``Api`` for what it shows of KDS and DNS, asks Envoys, and says what they are sent."""
         api = Api(
@@ -104,6 +105,7 @@ class Role:
             zone_sync=zone_sync,
             initial=self.initial,
             explain_name=explain_name,
+            dns_status=dns_status,
             inspect=inspect,
             config_of=config_of,
             policies=[(policy.type, policy.sections) for policy in self.policies],

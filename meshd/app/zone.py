@@ -16,7 +16,7 @@ from meshd.ca.service import IdentityService
 from meshd.config import Config, LoadedConfig
 from meshd.dns.lookup import RealAddresses
 from meshd.dns.service import Resolver
-from meshd.dns.settings import DnsSettings
+from meshd.dns.settings import DnsSettings, QueryLog
 from meshd.dns.settings import settings as dns_settings
 from meshd.insight.service import ProxyInsights
 from meshd.kds.admin.client import Inspect
@@ -72,6 +72,7 @@ def zone_tiers(role: Role, loaded: LoadedConfig) -> Tiers:
         lambda _, question: inspector.ask(question),
         door.config_of,
         resolver.explain if resolver is not None else None,
+        resolver.status if resolver is not None else None,
     )
     doors: list[Service] = [api, *([resolver] if resolver is not None else [])]
 
@@ -112,6 +113,17 @@ def resolver_settings(config: Config, listen: str) -> DnsSettings:
         allow=dns.allow,
         rate_limit=dns.rate_limit,
         workers=dns.workers,
+        max_outstanding=dns.max_outstanding,
+        cache_entries=dns.cache.max_entries,
+        cache_bytes=dns.cache.max_bytes,
+        max_ttl_s=int(dns.cache.max_ttl.total_seconds()),
+        max_negative_ttl_s=int(dns.cache.max_negative_ttl.total_seconds()),
+        max_stale_s=dns.cache.max_stale.total_seconds(),
+        prefetch=dns.cache.prefetch,
+        max_tcp_connections=dns.tcp.max_connections,
+        tcp_idle_s=dns.tcp.idle_timeout.total_seconds(),
+        query_log=QueryLog(dns.query_log.file, dns.query_log.one_in) if dns.query_log.enabled else None,
+        top_names=dns.top_names,
     )
 
 

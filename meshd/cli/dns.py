@@ -160,6 +160,30 @@ def query(control_plane: ControlPlane, name: str, qtype: str, form: str, ask_hos
     raise SystemExit(0 if told.get("answers") else 1)
 
 
+@dns.command()
+@click.option("-o", "--output", "form", type=click.Choice(["text", "json", "yaml"]), default="text", show_default=True)
+@click.pass_obj
+def top(control_plane: ControlPlane, form: str) -> None:
+    """How a zone's resolver does, and which names were asked for most in the last minute (dnsServer.topNames)."""
+    told = dict(control_plane.get("/_dns", {}))
+    if form == "text":
+        click.echo("\n".join(summary(told)))
+    else:
+        output.show(told, form)
+
+
+def summary(told: Mapping[str, Any]) -> list[str]:
+    """The state of a resolver in lines."""
+    lines = [f"{told['listen']}: {told['names']} names of {told['domain']}, mesh {told['mesh']}"]
+    lines += [f"upstream {u['address']}: {'up' if u['isUp'] else 'down'}" for u in told["upstreams"]]
+    lines += [f"not answered: {reason}" for reason in told["namesRefused"].values()]
+    cache = told["cache"]
+    if told["upstreams"]:
+        lines.append(f"kept: {cache['entries']} answers, {cache['bytes']} bytes")
+    lines += [f"{entry['queries']:>8} {entry['rcode']:<8} {entry['name']}" for entry in told["topNames"]]
+    return lines
+
+
 def explained(told: Mapping[str, Any]) -> list[str]:
     """An explanation in lines."""
     lines = [f"{told['name']} {told['type']}: {told.get('rcode') or 'not answered here'}"]

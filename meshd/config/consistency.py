@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from ipaddress import IPv4Network, ip_address
 
+from meshd.config.fields import comes_back, split_host_port
 from meshd.config.tree import Config, StoreType, parse_global_address
 
 ZONE_ONLY = ("multizone.zone", "dnsServer", "dpServer", "bootstrapServer", "xdsServer", "envoy", "proxies")
@@ -38,6 +39,7 @@ def contradictions(config: Config, given: frozenset[str]) -> Iterator[tuple[str,
         yield "dpServer.enabled", "false leaves the Envoys of proxies without a configuration; remove it"
     if config.dns_server.resolv_conf and config.dns_server.upstreams:
         yield "dnsServer.resolvConf", "names the upstreams, and so does dnsServer.upstreams; remove one of the two"
+    yield from _dns_contradictions(config, given)
     pool = config.dns_server.cidr
     if pool.overlaps(IPv4Network("127.0.0.0/24")):
         yield "dnsServer.CIDR", f"must not overlap 127.0.0.0/24, where this host's own servers are: {pool}"
@@ -64,6 +66,25 @@ def _tls_contradictions(config: Config, given: frozenset[str]) -> Iterator[tuple
     general = [name for name in ("tlsCertFile", "tlsKeyFile") if f"general.{name}" in given]
     if general and not uses_general:
         yield f"general.{general[0]}", "does nothing: no server of this role has TLS enabled"
+
+
+def _dns_contradictions(config: Config, given: frozenset[str]) -> Iterator[tuple[str, str]]:
+    dns = config.dns_server
+    if not dns.upstreams and dns.resolv_conf is None:
+        for key in ("dnsServer.cache", "dnsServer.maxOutstanding"):
+            if key in given:
+                yield key, "does nothing without dnsServer.upstreams or dnsServer.resolvConf; name servers to ask"
+    own = split_host_port(dns.listen) if dns.listen else ("", -1)
+    for index, upstream in enumerate(dns.upstreams):
+        host, port = split_host_port(upstream)
+        if port == own[1] and comes_back(host, own[0]):
+            yield f"dnsServer.upstreams[{index}]", f"{upstream} is dnsServer.listen itself; name another server"
+    if not dns.query_log.enabled:
+        for name in ("file", "oneIn"):
+            if f"dnsServer.queryLog.{name}" in given:
+                yield f"dnsServer.queryLog.{name}", "does nothing while dnsServer.queryLog.enabled is false"
+    if not dns.tcp.idle_timeout:
+        yield "dnsServer.tcp.idleTimeout", "of 0s would close every connection at once; use 10s"
 
 
 def _dp_server_contradictions(config: Config, given: frozenset[str]) -> Iterator[tuple[str, str]]:
@@ -125,6 +146,7 @@ def warnings(config: Config) -> Iterator[tuple[str, str]]:
             )
         return
     yield from _dp_server_warnings(config)
+    yield from _dns_warnings(config)
     zone = config.multizone.zone
     if zone.global_address:
         tls, host, _ = parse_global_address(zone.global_address)
@@ -142,6 +164,26 @@ def warnings(config: Config) -> Iterator[tuple[str, str]]:
                 f" `ip route add local {config.dns_server.cidr} dev lo`"
             ),
         )
+
+
+def _dns_warnings(config: Config) -> Iterator[tuple[str, str]]:
+    dns = config.dns_server
+    if not dns.listen:
+        return
+    host, _ = split_host_port(dns.listen)
+    if is_loopback(host):
+        if dns.allow:
+            yield "dnsServer.allow", f"changes nothing: nobody else can reach {dns.listen}"
+    elif not dns.allow:
+        yield (
+            "dnsServer.listen",
+            f"{dns.listen} can be reached by others, but only this host is answered; say in dnsServer.allow who may",
+        )
+    for index, network in enumerate(dns.allow):
+        if network.prefixlen == 0 and not is_loopback(host):
+            yield f"dnsServer.allow[{index}]", f"{network} lets everybody ask: name the networks of your own clients"
+            if not dns.rate_limit:
+                yield "dnsServer.rateLimit", "of 0 lets others flood somebody in whose name they ask; leave it at 5000"
 
 
 def _dp_server_warnings(config: Config) -> Iterator[tuple[str, str]]:

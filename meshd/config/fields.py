@@ -2,7 +2,8 @@
 
 import re
 from datetime import timedelta
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from functools import partial
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,6 +67,21 @@ def read_positive(value: Any) -> Any:
     return value
 
 
+def read_number(value: Any, *, least: int, most: int) -> int:
+    """A whole number of a range."""
+    if type(value) is not int or not least <= value <= most:
+        raise ValueError(f"must be a whole number from {least} to {most}, not {value!r}")
+    return value
+
+
+def read_seconds(value: Any, *, most: timedelta) -> timedelta:
+    """A duration of whole seconds up to a longest one: DNS has no parts of a second."""
+    length = read_duration(value)
+    if length > most or length.microseconds:
+        raise ValueError(f"must be whole seconds up to {format_duration(most)}, such as 30s or 15m, not {value!r}")
+    return length
+
+
 def split_host_port(value: object, default_port: int | None = None) -> tuple[str, int]:
     """``host:port`` or ``[v6]:port`` -> the pair. With ``default_port`` the port may be left out.
 
@@ -84,6 +100,20 @@ def split_host_port(value: object, default_port: int | None = None) -> tuple[str
     if not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise ValueError(f"must be ADDRESS:PORT, such as 127.0.0.1:5653, not {value!r}")
     return host, int(port)
+
+
+def comes_back(host: str, listen: str) -> bool:
+    """Whether what is sent to an IP address is received by who listens on another, at one port.
+
+    Who listens on all addresses has every one of loopback; the host's other addresses cannot be told from here.
+    """
+    ours, theirs = ip_address(listen), ip_address(host)
+    if isinstance(theirs, IPv6Address) and theirs.ipv4_mapped is not None:
+        theirs = theirs.ipv4_mapped
+    if ours == theirs:
+        return True
+    same_family = ours.version in (theirs.version, 6)  # [::] takes IPv4 as well
+    return ours.is_unspecified and same_family and (theirs.is_loopback or theirs.is_unspecified)
 
 
 def parse_listen(value: Any) -> str:
@@ -140,7 +170,8 @@ def parse_zone_name(value: Any) -> str:
     return value
 
 
-Duration = Annotated[timedelta, BeforeValidator(read_duration), PlainSerializer(format_duration, return_type=str)]
+Shown = PlainSerializer(format_duration, return_type=str)
+Duration = Annotated[timedelta, BeforeValidator(read_duration), Shown]
 FilePath = Annotated[Path | None, BeforeValidator(parse_path), PlainSerializer(lambda p: str(p) if p else "")]
 Network = Annotated[IPv4Network | IPv6Network, BeforeValidator(parse_network), PlainSerializer(str)]
 Network4 = Annotated[IPv4Network, BeforeValidator(parse_network_4), PlainSerializer(str)]
@@ -148,7 +179,15 @@ Interface = Annotated[str, BeforeValidator(parse_interface)]
 Listen = Annotated[str, BeforeValidator(parse_listen)]
 Upstream = Annotated[str, BeforeValidator(parse_upstream)]
 Workers = Annotated[int, BeforeValidator(parse_workers)]
-Processes = Annotated[StrictInt, Field(ge=0, le=64)]
+Processes = Annotated[int, BeforeValidator(partial(read_number, least=0, most=64))]
+Amount = Annotated[int, BeforeValidator(partial(read_number, least=0, most=10_000_000))]
+Bytes = Annotated[int, BeforeValidator(partial(read_number, least=0, most=2**40))]
+AtATime = Annotated[int, BeforeValidator(partial(read_number, least=1, most=65_535))]
+"""Sockets, most of all: the kernel has no more ports for them."""
+OneIn = Annotated[int, BeforeValidator(partial(read_number, least=1, most=10**9))]
+Listed = Annotated[int, BeforeValidator(partial(read_number, least=0, most=1000))]
+Day = Annotated[timedelta, BeforeValidator(partial(read_seconds, most=timedelta(days=1))), Shown]
+Week = Annotated[timedelta, BeforeValidator(partial(read_seconds, most=timedelta(days=7))), Shown]
 Rate = Annotated[int, BeforeValidator(parse_rate)]
 Domain = Annotated[str, BeforeValidator(parse_domain)]
 ZoneName = Annotated[str, BeforeValidator(parse_zone_name)]

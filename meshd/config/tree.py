@@ -10,28 +10,21 @@ import enum
 import fnmatch
 import re
 from datetime import timedelta
-from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator
 
+from meshd.config.dns_server import DnsServer
 from meshd.config.dp_server import BootstrapServer, DpServer, Runtime, XdsServer
 from meshd.config.fields import (
-    Domain,
     Duration,
     FilePath,
-    FixedPort,
     Flag,
     Interface,
-    Listen,
     Network,
-    Network4,
     Port,
-    Processes,
-    Rate,
     Text,
-    Upstream,
     Workers,
     ZoneName,
     split_host_port,
@@ -214,32 +207,6 @@ class Diagnostics(Section):
 
     server_port: Port = Field(default=5680, description="TCP port of /healthy, /ready and /metrics.")
     server_interface: Interface = Field(default="127.0.0.1", description="Address to bind (meshd).")
-
-
-class DnsServer(Section):
-    """Names and virtual IPs of a zone."""
-
-    domain: Domain = Field(default="mesh", description="The domain of the mesh's names.")
-    cidr: Network4 = Field(default=IPv4Network("240.0.0.0/4"), alias="CIDR", description="The pool of virtual IPs.")
-    service_vip_port: FixedPort = Field(default=80, description="The port to use with SERVICE.DOMAIN.")
-    listen: Listen = Field(default="127.0.0.1:5653", description="UDP and TCP address; empty: no DNS (meshd).")
-    upstreams: tuple[Upstream, ...] = Field(default=(), description="Servers for all other names (meshd).")
-    allow: tuple[Network, ...] = Field(
-        default=(), description="Networks that may ask, besides this host itself (meshd)."
-    )
-    rate_limit: Rate = Field(
-        default=5000, description="Answers a second to one network of such clients by UDP; 0: no limit (meshd)."
-    )
-    workers: Processes = Field(default=0, description="Processes that answer; 0: a thread of this one does (meshd).")
-    resolv_conf: FilePath = Field(
-        default=None, description="Instead: the servers that this resolv.conf names, read again on change (meshd)."
-    )
-    mesh: Text = Field(default="default", description="The mesh whose names and virtual IPs this host has (meshd).")
-
-    @property
-    def is_on_loopback(self) -> bool:
-        """Whether the virtual IPs are addresses that every host has, so that several zones can share one."""
-        return self.cidr.subnet_of(IPv4Network("127.0.0.0/8"))
 
 
 class Defaults(Section):

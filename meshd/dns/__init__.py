@@ -5,7 +5,8 @@
     MeshView --render.py--> NameTable (table.py) <--read-- server.py (UDP, TCP; guard.py, cookies.py)
                   |         changed name by name             |  answer.fast: ready-made bytes
                   |                                          |  answer.respond: wire.py parses, dnslib builds
-                  |                                          `-> client.py: upstreams (forward.py judges)
+                  |                                          |-> client.py: upstreams (forward.py judges)
+                  |                                          `-> watch.py, top.py: query log, names asked for most
                   `--keeper.py, pipe.py--> app.py: worker processes, each with a table and a server
 
 - *domain*: the zone that is ours (``mesh``). A name under it is never forwarded, known or not.

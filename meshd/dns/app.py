@@ -34,6 +34,7 @@ async def run(parent: trio.SocketStream) -> None:
                 if isinstance(order, Start):
                     set_up(order.log_level, order.log_format)
                     settings = order.settings
+                    tally.top_size = settings.top_names
                     table = NameTable(settings.domain, recursive=order.recursive, is_known=False, cidr=settings.vips)
                     server = server_of(order, table, tally)
                 elif isinstance(order, Change) and table is not None:
@@ -64,7 +65,7 @@ async def report_counts(parent: trio.SocketStream, tally: Tally) -> None:
     """Tell the parent what was counted, as long as it listens."""
     while True:
         await trio.sleep(REPORT_S)
-        await parent.send_all(report({"counts": tally.snapshot()}))
+        await parent.send_all(report({"counts": tally.snapshot(), "state": tally.state().as_json()}))
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ import trio
 from meshd.dns import forward, wire
 from meshd.dns.cache import STALE_TTL_S, Cache, Entry, Key, is_due, key_of
 from meshd.dns.metrics import Tally
-from meshd.dns.reply import Reply, packed
+from meshd.dns.reply import Limits, Reply, limited, packed
 from meshd.dns.session import TOTAL_S, Servers
 from meshd.dns.settings import DnsSettings
 from meshd.dns.wire import Query
@@ -27,6 +27,9 @@ WAITING_FACTOR = 8
 """Clients that may wait, for each question that may be outstanding: many ask the same."""
 REFRESHERS = 8
 NOT_THERE = Reply(flags=wire.QR, rcode=wire.NXDOMAIN, counts=(0, 0, 0), body=b"", ttls=(), ttl_s=0)
+CACHED, FORWARDED, STALE = "cached", "forwarded", "stale"
+Told = tuple[bytes, str]
+"""A whole message to the asker, and how it was found: cached, forwarded or stale."""
 MAX_TO_REFRESH = 256
 """Names that are fetched in the background at a time, and that wait for it; one that finds no room is not fetched."""
 
@@ -53,18 +56,21 @@ class Upstreams:
         self._servers = Servers(settings.upstreams, tally, resolv_conf=settings.resolv_conf, listen=settings.listen)
         self._max_outstanding = settings.max_outstanding
         self._cache = Cache(settings.cache_entries, settings.cache_bytes, settings.max_stale_s)
+        self._limits = Limits(settings.max_ttl_s, settings.max_negative_ttl_s)
+        self._prefetches = settings.prefetch
         self._flights: dict[Key, Flight] = {}
         self._waiting = 0
         self._refresh: trio.MemorySendChannel[Query] | None = None
         self._refreshing: set[Key] = set()
         self._tally = tally
-        self._count()
 
-    def _count(self) -> None:
-        gauges = self._tally.gauges
-        gauges["meshd_dns_forwarding"] = ("Questions that upstreams are asked now.", lambda: len(self._flights))
-        gauges["meshd_dns_cache_entries"] = ("Answers of upstreams that are kept.", lambda: len(self._cache))
-        gauges["meshd_dns_cache_bytes"] = ("Bytes of kept answers, about.", lambda: self._cache.size)
+    def gauges(self) -> dict[str, int]:
+        """Questions that are being asked, kept answers, and their bytes; see ``metrics.STATE_GAUGES``."""
+        return {"forwarding": len(self._flights), "cache_entries": len(self._cache), "cache_bytes": self._cache.size}
+
+    def who_is_up(self) -> dict[str, bool]:
+        """Which servers answer."""
+        return self._servers.who_is_up()
 
     @property
     def is_full(self) -> bool:
@@ -86,17 +92,17 @@ class Upstreams:
 
     # -- asking
 
-    def cached(self, query: Query) -> bytes | None:
-        """The answer to a query as a message to its asker, if it is known without asking anybody."""
+    def cached(self, query: Query) -> Told | None:
+        """The answer to a query, if it is known without asking anybody."""
         if forward.stays_here(query, self._apex, self._vips):
-            return packed(NOT_THERE, query)
+            return packed(NOT_THERE, query), CACHED
         key, now = key_of(query), trio.current_time()
         entry = self._cache.fresh(key, now)
         if entry is not None:
             self._tally.cached("hit")
-            if is_due(entry, now):
+            if self._prefetches and is_due(entry, now):
                 self._in_background(key, query, "prefetch")
-            return packed(entry.reply, query, entry.age_s(now))
+            return packed(entry.reply, query, entry.age_s(now)), CACHED
         entry = self._cache.stale(key, now)
         if entry is None:
             return None
@@ -106,10 +112,10 @@ class Upstreams:
             self._probe(key, query)
         return self._stale(entry, query)
 
-    async def ask(self, query: Query) -> bytes | None:
+    async def ask(self, query: Query) -> Told | None:
         """The first good reply, else what is known of before, else a server's own error, else None.
 
-        Takes at most ``TOTAL_S`` seconds. The reply is a whole message to the asker.
+        Takes at most ``TOTAL_S`` seconds.
         """
         if (known := self.cached(query)) is not None:
             return known
@@ -123,11 +129,11 @@ class Upstreams:
             self._waiting -= 1
         if flight.stale is not None:
             return self._stale(flight.stale, query)
-        return packed(flight.reply, query) if flight.reply is not None else None
+        return (packed(flight.reply, query), FORWARDED) if flight.reply is not None else None
 
-    def _stale(self, entry: Entry, query: Query) -> bytes:
+    def _stale(self, entry: Entry, query: Query) -> Told:
         self._tally.cached("stale")
-        return packed(entry.reply, query, is_stale=True, stale_ttl_s=STALE_TTL_S)
+        return packed(entry.reply, query, is_stale=True, stale_ttl_s=STALE_TTL_S), STALE
 
     async def _flight(self, query: Query) -> Flight:
         """Ask, or wait for the one who asks the same already."""
@@ -161,7 +167,7 @@ class Upstreams:
             flight.reply = await self._servers.ask(query, probes=probes)
         reply, now = flight.reply, trio.current_time()
         if reply is not None:
-            self._cache.put(key, reply, now)
+            self._cache.put(key, limited(reply, self._limits), now)
         if old is not None and (reply is None or not reply.is_answer):
             flight.stale = old
             old.retry_at = now + RETRY_STALE_S

@@ -13,12 +13,12 @@ import sys
 import trio
 
 from meshd.dns.cookies import Cookies
-from meshd.dns.metrics import Counts, Tally
+from meshd.dns.metrics import Counts, Tally, state_of
 from meshd.dns.pipe import MAX_REPORT_BYTES, SERVE, Pending, Start, frames, order
 from meshd.dns.server import Server
 from meshd.dns.settings import DnsSettings
 from meshd.dns.table import Change, NameTable
-from meshd.runtime.log import JsonFormatter
+from meshd.runtime.log import is_json
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +97,7 @@ class Worker:
                 await self._talk(stream, process.pid, files, standing_in)
         finally:
             self.pid = 0
+            self._tally.states.pop(self, None)
             await ended(process)
         log.warning("dns: worker %d ended with %s; this process answers meanwhile", self._number, process.returncode)
         self._tally.worker("ended")
@@ -105,7 +106,7 @@ class Worker:
         self, stream: trio.SocketStream, pid: int, files: tuple[int, ...], standing_in: trio.CancelScope
     ) -> None:
         """Tell a process all and what changes, and listen to it, until it is gone."""
-        form = "json" if any(isinstance(h.formatter, JsonFormatter) for h in log.root.handlers) else "text"
+        form = "json" if is_json() else "text"
         level = logging.getLevelName(log.root.level).lower()
         start = Start(self._settings, self._secret, self._table.recursive, self._udp.fileno(), files, level, form)
         self._pending = Pending()
@@ -133,7 +134,7 @@ class Worker:
     async def _listen(self, stream: trio.SocketStream, pid: int, standing_in: trio.CancelScope) -> None:
         data = b""
         before: Counts = {}
-        with contextlib.suppress(trio.BrokenResourceError, ValueError):
+        with contextlib.suppress(trio.BrokenResourceError, ValueError, TypeError, LookupError):
             while more := await stream.receive_some(READ_BYTES):
                 reports, data = frames(data + more, MAX_REPORT_BYTES)
                 for report in reports:
@@ -141,6 +142,8 @@ class Worker:
                     if "counts" in said:
                         self._tally.absorb(before, said["counts"])
                         before = said["counts"]
+                        state = state_of(said["state"])
+                        self._tally.states[self] = lambda state=state: state  # type: ignore[misc]
                     else:
                         self.pid = pid
                         self._tally.worker("started")

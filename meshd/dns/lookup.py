@@ -27,8 +27,8 @@ class RealAddresses:
             OSError: this is no name that DNS can carry.
         """
         for qtype in (wire.A, wire.AAAA):
-            reply = await self._upstreams.ask(query_of(host, qtype))
-            if reply is not None and (found := addresses_in(reply, qtype)):
+            told = await self._upstreams.ask(query_of(host, qtype))
+            if told is not None and (found := addresses_in(told[0], qtype)):
                 return found
         return ()
 

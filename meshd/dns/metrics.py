@@ -2,13 +2,15 @@
 
 from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from meshd.dns.quick import Counted
+from meshd.dns.top import Ranking, merged
 
 Counts = dict[str, list[Any]]
 """By family, pairs of a key's parts and a number: what JSON can carry."""
@@ -16,12 +18,47 @@ LATENCY_S = (0.00005, 0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.05)
 """Upper bounds of the histogram's buckets, in seconds."""
 
 
+STATE_GAUGES = {
+    "forwarding": ("meshd_dns_forwarding", "Questions that upstreams are asked now."),
+    "cache_entries": ("meshd_dns_cache_entries", "Answers of upstreams that are kept."),
+    "cache_bytes": ("meshd_dns_cache_bytes", "Bytes of kept answers, about."),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What one server has now: numbers by the keys of ``STATE_GAUGES``, which upstreams are up, and its top names."""
+
+    gauges: Mapping[str, int]
+    upstreams: Mapping[str, bool]
+    top: Ranking
+
+    def as_json(self) -> dict[str, Any]:
+        """As what JSON can carry."""
+        return {"gauges": dict(self.gauges), "upstreams": dict(self.upstreams), "top": self.top}
+
+
+def state_of(said: Mapping[str, Any]) -> State:
+    """The other way round.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is none.
+    """
+    return State(
+        {name: int(said["gauges"][name]) for name in STATE_GAUGES},
+        {str(address): bool(is_up) for address, is_up in said["upstreams"].items()},
+        [(str(name), str(rcode), int(count)) for name, rcode, count in said["top"]],
+    )
+
+
 class Tally(Collector):
     """Counts of one resolver; written by its loop, read by whoever collects. All label sets are bounded.
 
     ``queries`` by (type, rcode, path): path is ``slow`` or ``forwarded``, or ``fast``, which is counted in ``fast``.
     ``dropped`` by reason, ``upstream`` by (address, event), ``tcp`` and ``workers`` by event, ``cache`` by what it was
-    good for. ``gauges`` and ``upstreams`` (which are up) are read at collection time.
+    good for, ``log`` by what became of a line of the query log. ``gauges`` are read at collection time, and so are
+    ``states``: of each server that answers now, in whichever process, by any key. ``top_size`` of their top names are
+    told, as a metric only those that ``is_known`` says are ours: what clients make up would be ever new series.
     """
 
     def __init__(self, registry: CollectorRegistry | None) -> None:
@@ -35,7 +72,10 @@ class Tally(Collector):
         self.latency_sum_s = 0.0
         self.workers: dict[str, int] = {}
         self.cache: dict[str, int] = {}
-        self.upstreams: Callable[[], Mapping[str, bool]] = dict
+        self.log: dict[str, int] = {}
+        self.states: dict[object, Callable[[], State]] = {}
+        self.top_size = 0
+        self.is_known: Callable[[str], bool] = lambda _: False
         self.gauges: dict[str, tuple[str, Callable[[], float]]] = {}
         if registry is not None:
             registry.register(self)
@@ -83,6 +123,7 @@ class Tally(Collector):
             "tcp": self.tcp,
             "cache": self.cache,
             "fast": self.fast,
+            "log": self.log,
         }
 
     def took(self, seconds: float, count: int) -> None:
@@ -103,6 +144,10 @@ class Tally(Collector):
         """Count what became of a question to the upstreams: hit, miss, stale, shared, prefetch, probe."""
         self.cache[event] = self.cache.get(event, 0) + 1
 
+    def logged(self, event: str, count: int) -> None:
+        """Count what became of lines of the query log: written, dropped, failed."""
+        self.log[event] = self.log.get(event, 0) + count
+
     def connection(self, event: str) -> None:
         """Count what became of a TCP connection."""
         self.tcp[event] = self.tcp.get(event, 0) + 1
@@ -112,12 +157,22 @@ class Tally(Collector):
         fast = {(qtype, rcode, "fast"): count for (qtype, rcode), count in self.fast.copy().items()}
         return {**self.queries.copy(), **fast}
 
+    def state(self) -> State:
+        """What all servers have, as one; an upstream is up if nobody finds it down."""
+        states = [read() for read in self.states.copy().values()]
+        upstreams: dict[str, bool] = {}
+        for state in states:
+            for address, is_up in state.upstreams.items():
+                upstreams[address] = upstreams.get(address, True) and is_up
+        return State(
+            {name: sum(state.gauges[name] for state in states) for name in STATE_GAUGES},
+            upstreams,
+            merged((state.top for state in states), self.top_size),
+        )
+
     def collect(self) -> Iterator[Metric]:
         """The counts as Prometheus families."""
-        queries = CounterMetricFamily("meshd_dns_queries", "DNS queries answered.", labels=("type", "rcode", "path"))
-        for labels, count in self.answered().items():
-            queries.add_metric(labels, count)
-        yield queries
+        yield counted("queries", "DNS queries answered.", ("type", "rcode", "path"), self.answered())
         latency = HistogramMetricFamily("meshd_dns_answer_seconds", "From receipt by UDP to answer, forwarding aside.")
         buckets, total = [], 0
         for bound, count in zip((*map(str, LATENCY_S), "+Inf"), self.latency_counts.copy(), strict=True):
@@ -125,37 +180,35 @@ class Tally(Collector):
             buckets.append((bound, total))
         latency.add_metric((), buckets, self.latency_sum_s)
         yield latency
-        dropped = CounterMetricFamily("meshd_dns_dropped", "DNS packets that got no answer.", labels=("reason",))
-        for reason, count in self.dropped.copy().items():
-            dropped.add_metric((reason,), count)
-        yield dropped
-        upstream = CounterMetricFamily(
-            "meshd_dns_upstream_events", "What upstreams did with forwarded queries.", labels=("upstream", "event")
+        yield counted("dropped", "DNS packets that got no answer.", ("reason",), self.dropped)
+        yield counted(
+            "upstream_events", "What upstreams did with forwarded queries.", ("upstream", "event"), self.upstream
         )
-        for labels_of_event, count in self.upstream.copy().items():
-            upstream.add_metric(labels_of_event, count)
-        yield upstream
-        tcp = CounterMetricFamily(
-            "meshd_dns_tcp_connections", "DNS connections by what became of them.", labels=("event",)
-        )
-        for event, count in self.tcp.copy().items():
-            tcp.add_metric((event,), count)
-        yield tcp
-        workers = CounterMetricFamily(
-            "meshd_dns_workers", "DNS worker processes by what became of them.", labels=("event",)
-        )
-        for event, count in self.workers.copy().items():
-            workers.add_metric((event,), count)
-        yield workers
-        cache = CounterMetricFamily(
-            "meshd_dns_forwarded_questions", "Questions to upstreams by what became of them.", labels=("event",)
-        )
-        for event, count in self.cache.copy().items():
-            cache.add_metric((event,), count)
-        yield cache
+        yield counted("tcp_connections", "DNS connections by what became of them.", ("event",), self.tcp)
+        yield counted("workers", "DNS worker processes by what became of them.", ("event",), self.workers)
+        yield counted("forwarded_questions", "Questions to upstreams by what became of them.", ("event",), self.cache)
+        yield counted("query_log_lines", "Lines of the query log by what became of them.", ("event",), self.log)
+        state = self.state()
         is_up = GaugeMetricFamily("meshd_dns_upstream_up", "Whether an upstream answers.", labels=("upstream",))
-        for address, answers in self.upstreams().items():
+        for address, answers in state.upstreams.items():
             is_up.add_metric((address,), float(answers))
         yield is_up
+        top = GaugeMetricFamily(
+            "meshd_dns_top_name_queries", "Queries of the last minute for the names asked for most.", labels=("name",)
+        )
+        for own, rcode, times in state.top:
+            if rcode == "NOERROR" and self.is_known(own):
+                top.add_metric((own,), times)
+        yield top
+        for key, (title, words) in STATE_GAUGES.items():
+            yield GaugeMetricFamily(title, words, value=state.gauges[key])
         for name, (text, read) in self.gauges.copy().items():
             yield GaugeMetricFamily(name, text, value=read())
+
+
+def counted(name: str, text: str, labels: Sequence[str], counts: Mapping[Any, int]) -> Metric:
+    """Counts as a family. A key is the value of the one label, or a tuple of those of several."""
+    family = CounterMetricFamily(f"meshd_dns_{name}", text, labels=labels)
+    for key, count in dict(counts).items():
+        family.add_metric(key if isinstance(key, tuple) else (key,), count)
+    return family

@@ -6,7 +6,7 @@ Source: RFC 1035 section 4, RFC 2181 section 8 (TTLs), RFC 2308 (negative answer
 """
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from meshd.dns import wire
 from meshd.dns.wire import MalformedError, Query
@@ -26,6 +26,14 @@ STALE_ANSWER, STALE_NXDOMAIN = 3, 19
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """For how many seconds an answer, and one that says "not there", may be kept, whatever it says itself."""
+
+    ttl_s: int = MAX_TTL_S
+    negative_ttl_s: int = MAX_NEGATIVE_TTL_S
+
+
+@dataclass(frozen=True, slots=True)
 class Reply:
     """A reply without its id, question and OPT, all of which belong to one exchange.
 
@@ -41,6 +49,9 @@ class Reply:
     ttls: tuple[tuple[int, int], ...]
     ttl_s: int
     has_opt: bool = False
+
+    is_negative: bool = False
+    """It says that there is no such name or record; for an error this has no meaning."""
 
     @property
     def is_answer(self) -> bool:
@@ -95,11 +106,12 @@ def parse_reply(packet: bytes, query: Query) -> Reply:
             offset = data + length
     if offset != len(packet):
         raise MalformedError("bytes follow the last record")
-    ttl_s = kept_for(rcode, limits, is_negative=is_negative or rcode != wire.NOERROR, soa_s=soa_s)
+    is_negative = is_negative or rcode != wire.NOERROR
+    ttl_s = kept_for(rcode, limits, is_negative=is_negative, soa_s=soa_s)
     body = packet[start : offset if end is None else end]
     counts_kept = (kept[0], kept[1], kept[2])
     ttl_s = 0 if flags & wire.TC else ttl_s
-    return Reply(flags, rcode, counts_kept, body, tuple(ttls), ttl_s, has_opt=end is not None)
+    return Reply(flags, rcode, counts_kept, body, tuple(ttls), ttl_s, has_opt=end is not None, is_negative=is_negative)
 
 
 def kept_for(rcode: int, limits: list[int], *, is_negative: bool, soa_s: int | None) -> int:
@@ -111,7 +123,13 @@ def kept_for(rcode: int, limits: list[int], *, is_negative: bool, soa_s: int | N
         return FAILURE_TTL_S
     if not is_negative:
         return min(limits)
-    return min(*limits, soa_s, MAX_NEGATIVE_TTL_S) if soa_s is not None else 0
+    return min(*limits, soa_s) if soa_s is not None else 0
+
+
+def limited(reply: Reply, limits: Limits) -> Reply:
+    """A reply that is kept no longer than it may; what it tells clients of its TTLs is its owner's."""
+    most_s = FAILURE_TTL_S if not reply.is_answer else limits.negative_ttl_s if reply.is_negative else limits.ttl_s
+    return reply if reply.ttl_s <= most_s else replace(reply, ttl_s=most_s)
 
 
 def skip_name(packet: bytes, offset: int) -> int:

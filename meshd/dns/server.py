@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import random
 import socket as stdlib_socket
 import time
 from ipaddress import ip_address, ip_network
@@ -11,16 +12,20 @@ from typing import Any
 import trio
 
 from meshd.dns import answer, forward, wire
-from meshd.dns.client import Upstreams
+from meshd.dns.client import FORWARDED, Told, Upstreams
 from meshd.dns.cookies import Cookies
 from meshd.dns.guard import Guard, Network, Verdict
-from meshd.dns.metrics import Tally
+from meshd.dns.metrics import State, Tally
 from meshd.dns.quick import Quick
 from meshd.dns.settings import DnsSettings
 from meshd.dns.table import NameTable
+from meshd.dns.top import TopNames
+from meshd.dns.watch import Sampler, Seen, Watch, json_line, question_of, text_line
 from meshd.dns.wire import Query
 from meshd.runtime.datagrams import BATCH, Slots, datagrams
+from meshd.runtime.lines import Lines
 from meshd.runtime.listen import accept_loop
+from meshd.runtime.log import is_json
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +72,11 @@ class Server:
         self._by_tcp = {bits: Slots(MAX_UDP_BYTES, is_v6=bits == 128) for bits in (32, 128)}
         self._quick = Quick(table, cookies)
         self._upstreams = Upstreams(settings, tally)
+        self._lines: Lines[Seen] | None = None
+        self._watch: Watch | None = None
+        self._seen: list[tuple[bytes, bytes, str, str]] = []
+        if settings.query_log is not None or settings.top_names:
+            self._watch = self._watching()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Answer until cancelled. Owns the connections and the forwarded queries, which end with it."""
@@ -74,12 +84,49 @@ class Server:
             for listener in self._listeners:
                 nursery.start_soon(self._accept, listener, nursery)
             await nursery.start(self._upstreams.run)
+            if self._lines is not None:
+                await nursery.start(self._lines.run)
+            self._tally.states[self] = self.state
             task_status.started()
-            while True:
-                await trio.lowlevel.wait_readable(self._udp)
-                for _ in range(MAX_BATCHES):
-                    if not self._drain(nursery):
-                        break
+            try:
+                while True:
+                    await trio.lowlevel.wait_readable(self._udp)
+                    for _ in range(MAX_BATCHES):
+                        if not self._drain(nursery):
+                            break
+            finally:
+                del self._tally.states[self]
+
+    def state(self) -> State:
+        """What it has now. May be called by another thread."""
+        top = self._watch.ranking(time.time()) if self._watch is not None else []
+        return State(self._upstreams.gauges(), self._upstreams.who_is_up(), top)
+
+    # -- for those who want to see the queries
+
+    def _watching(self) -> Watch:
+        settings = self._settings
+        top = TopNames(settings.top_names) if settings.top_names else None
+        put, one_in = None, 1
+        if (wanted := settings.query_log) is not None:
+            render = json_line if is_json() else text_line
+            self._lines = Lines(wanted.file, render, self._tally.logged)
+            put, one_in = self._lines.put, wanted.one_in
+        return Watch(put, Sampler(one_in, random.randint), top)
+
+    def _notice(self, slots: Slots, left: list[int]) -> None:
+        """Note what the fast road answered: its answers lie where the queries did, after the same question."""
+        for slot in sorted(set(range(len(slots.sizes))).difference(left)):
+            message = slots.message(slot)
+            self._seen.append((slots.host(slot), question_of(message), answer.RCODES[message[3] & 0xF], "fast"))
+
+    def _note_all(self, transport: str, began: float) -> None:
+        """Show what was answered since ``began``."""
+        if self._watch is not None and self._seen:
+            at, took_s = time.time(), time.perf_counter() - began
+            for host, question, rcode, path in self._seen:
+                self._watch.note(host, transport, question, rcode, path, at=at, took_s=took_s)
+            self._seen.clear()
 
     async def _accept(self, listener: trio.SocketListener, nursery: trio.Nursery) -> None:
         await accept_loop(
@@ -105,12 +152,15 @@ class Server:
         self._cookies.tick(time.time())
         sizes = batch.sizes if self._guard is None else self._allowed(self._guard, int(begin))
         left = self._quick.answer(batch, sizes, self._tally.fast)
+        if self._watch is not None:
+            self._notice(batch, left)
         for slot in left:
             self._answer_slowly(slot, nursery)
         failed = batch.flush()
         if failed:
             # A packet that finds no room is the client's to ask for again.
             self._tally.drop("send_error", failed)
+        self._note_all("udp", begin)
         if count:
             self._tally.took(time.perf_counter() - begin, count)
         return count
@@ -145,7 +195,7 @@ class Server:
             if (kept := self._upstreams.cached(outcome.query)) is not None:
                 batch.answer(slot, self._to_client(kept, outcome.query, outcome.query.udp_limit, host))
             elif self._upstreams.is_full:
-                batch.answer(slot, self._failed(outcome.query))
+                batch.answer(slot, self._failed(outcome.query, host))
             else:
                 nursery.start_soon(self._forward_udp, outcome.query, batch.peer(slot), host)
 
@@ -164,6 +214,8 @@ class Server:
             outcome = answer.Drop("failed")
         if isinstance(outcome, answer.Answer):
             self._tally.query(outcome.qtype, outcome.rcode, "slow")
+            if self._watch is not None:
+                self._seen.append((host, question_of(message), outcome.rcode, "slow"))
         elif isinstance(outcome, answer.Drop):
             self._tally.drop(outcome.reason)
         return outcome
@@ -177,36 +229,48 @@ class Server:
             self._tally.drop("send_error")
 
     async def _forward_udp(self, query: Query, peer: Any, host: bytes) -> None:
-        self._send(await self._forwarded(query, query.udp_limit, host), peer)
+        began = time.perf_counter()
+        answered = await self._forwarded(query, query.udp_limit, host)
+        self._send(answered, peer)
+        self._note_all("udp", began)
 
     async def _forwarded(self, query: Query, limit: int, host: bytes) -> bytes:
         """The upstreams' answer as the client must see it; SERVFAIL if there is none."""
-        reply = await self._upstreams.ask(query)
-        if reply is None:
-            return self._failed(query)
-        return self._to_client(reply, query, limit, host)
+        told = await self._upstreams.ask(query)
+        if told is None:
+            return self._failed(query, host)
+        return self._to_client(told, query, limit, host)
 
-    def _to_client(self, reply: bytes, query: Query, limit: int, host: bytes) -> bytes:
+    def _to_client(self, told: Told, query: Query, limit: int, host: bytes) -> bytes:
+        reply, how = told
         cookie = query.edns.cookie if query.edns else b""
         option = self._cookies.option(cookie, host) if cookie else b""
         outcome = forward.to_client(reply, query, self._table, limit - len(option))
         self._tally.query(outcome.qtype, outcome.rcode, "forwarded")
+        if self._watch is not None:
+            self._seen.append((host, query.question, outcome.rcode, how))
         return answer.with_option(outcome.wire, option)
 
-    def _failed(self, query: Query) -> bytes:
+    def _failed(self, query: Query, host: bytes) -> bytes:
         outcome = answer.failure(query, self._table)
         self._tally.query(outcome.qtype, outcome.rcode, "forwarded")
+        if self._watch is not None:
+            self._seen.append((host, query.question, outcome.rcode, FORWARDED))
         return outcome.wire
 
     def _answer_messages(self, messages: list[bytes], host: bytes) -> tuple[list[bytes], list[Query], bool]:
         """What can be answered of a connection's messages now, what must be forwarded, and whether all are queries."""
         self._cookies.tick(time.time())
+        began = time.perf_counter()
         slots = self._by_tcp[len(host) * 8]
         answers: list[bytes] = []
         forwarded: list[Query] = []
+        is_dns = True
         for first in range(0, len(messages), BATCH):
             slots.fill(messages[first : first + BATCH], host)
             left = self._quick.answer(slots, slots.sizes, self._tally.fast)
+            if self._watch is not None:
+                self._notice(slots, left)
             answers += slots.answers()
             for slot in left:
                 outcome = self._respond(messages[first + slot], host, by_udp=False)
@@ -215,8 +279,12 @@ class Server:
                 elif isinstance(outcome, answer.Forward):
                     forwarded.append(outcome.query)
                 else:
-                    return answers, forwarded, False
-        return answers, forwarded, True
+                    is_dns = False
+                    break
+            if not is_dns:
+                break
+        self._note_all("tcp", began)
+        return answers, forwarded, is_dns
 
     async def _serve_connection(self, stream: trio.SocketStream) -> None:
         """Answer one TCP connection until it ends or idles; answers may overtake each other (RFC 7766)."""
@@ -228,8 +296,11 @@ class Server:
         slots = trio.Semaphore(MAX_PIPELINED)
 
         async def forward_one(query: Query) -> None:
+            began = time.perf_counter()
             try:
-                await sender.send([await self._forwarded(query, MAX_TCP_BYTES, host)])
+                answered = await self._forwarded(query, MAX_TCP_BYTES, host)
+                self._note_all("tcp", began)
+                await sender.send([answered])
             finally:
                 slots.release()
 

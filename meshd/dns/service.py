@@ -19,7 +19,9 @@ from meshd.dns.server import Server
 from meshd.dns.session import family_of
 from meshd.dns.settings import Address, DnsSettings
 from meshd.dns.table import Change
+from meshd.dns.wire import name_to_wire
 from meshd.runtime.latest import Latest
+from meshd.runtime.lines import check
 from meshd.runtime.listen import ListenError, open_listeners, why_not
 from meshd.runtime.steps import in_steps
 from meshd.runtime.thread import LoopThread
@@ -62,6 +64,8 @@ class Resolver:
         self._table = self._rendering.table
         self._secret = secrets.token_bytes(SECRET_BYTES)
         self._workers: list[Worker] = []
+        self._tally.top_size = settings.top_names
+        self._tally.is_known = self._has
         self._tally.gauges["meshd_dns_names"] = ("Names that are answered.", lambda: self._table.count)
         self._tally.gauges["meshd_dns_names_refused"] = (
             "Names that DNS cannot carry.",
@@ -69,6 +73,29 @@ class Resolver:
         )
         self.address = settings.listen
         """Where it listens: the configured address; once running, with the real port."""
+
+    def status(self) -> Mapping[str, Any]:
+        """How it does, as plain data: for people."""
+        settings, state = self._settings, self._tally.state()
+        return {
+            "domain": settings.domain,
+            "listen": str(self.address),
+            "mesh": self._mesh,
+            "names": self._table.count,
+            "namesRefused": dict(self._rendering.refused),
+            "workers": settings.workers,
+            "upstreams": [{"address": address, "isUp": is_up} for address, is_up in state.upstreams.items()],
+            "forwarding": state.gauges["forwarding"],
+            "cache": {"entries": state.gauges["cache_entries"], "bytes": state.gauges["cache_bytes"]},
+            "topNames": [{"name": name, "rcode": rcode, "queries": count} for name, rcode, count in state.top],
+        }
+
+    def _has(self, name: str) -> bool:
+        try:
+            wire_name = name_to_wire(name)
+        except ValueError:
+            return False
+        return wire_name in self._table.names or wire_name in self._table.hosts
 
     def explain(self, name: str, qtype: str) -> Mapping[str, Any]:
         """What a client that asks is told, and why; see ``explain.explain``."""
@@ -83,7 +110,11 @@ class Resolver:
 
         Raises:
             ListenError: the address cannot be listened on.
+            LinesError: the query log cannot be written.
         """
+        query_log = self._settings.query_log
+        if query_log is not None and query_log.file is not None:
+            check(query_log.file, "dnsServer.queryLog.file")
         udps, listeners = await bind(self._settings.listen, max(1, self._settings.workers))
         # Each has files of its own for the same TCP sockets: in one loop two cannot wait for one file.
         places = [(udp, [again(listener) for listener in listeners]) for udp in udps]

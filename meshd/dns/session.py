@@ -93,7 +93,11 @@ class Servers:
         self._look_at = 0.0
         self._tally = tally
         self._use(tuple(addresses))
-        tally.upstreams = lambda: {str(a): self._health[a].is_up for a in self._addresses}
+
+    def who_is_up(self) -> dict[str, bool]:
+        """Which servers are asked as a matter of course. May be called by another thread."""
+        health = self._health.copy()
+        return {str(address): health[address].is_up for address in self._addresses if address in health}
 
     def any_to_ask(self, *, probes: bool) -> bool:
         """Whether anybody would be asked now. ``probes``: also servers that are down, if it is time."""

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 
+from meshd.config.fields import comes_back
+from meshd.dns.reply import MAX_NEGATIVE_TTL_S, MAX_TTL_S
 from meshd.model.errors import InvalidError, Violation
 
 DNS_PORT = 53
@@ -22,19 +24,8 @@ class Address:
 
 
 def is_self(address: Address, listen: Address) -> bool:
-    """Whether a query to ``address`` would come back to a resolver that listens there.
-
-    One that listens on all addresses has every one of loopback; the host's other addresses cannot be told from here.
-    """
-    if address.port != listen.port:
-        return False
-    ours, theirs = ipaddress.ip_address(listen.host), ipaddress.ip_address(address.host)
-    if isinstance(theirs, ipaddress.IPv6Address) and theirs.ipv4_mapped is not None:
-        theirs = theirs.ipv4_mapped
-    if ours == theirs:
-        return True
-    same_family = ours.version in (theirs.version, 6)  # [::] takes IPv4 as well
-    return ours.is_unspecified and same_family and (theirs.is_loopback or theirs.is_unspecified)
+    """Whether a query to ``address`` would come back to a resolver that listens there."""
+    return address.port == listen.port and comes_back(address.host, listen.host)
 
 
 def parse_address(text: str, default_port: int | None = None) -> Address:
@@ -62,16 +53,25 @@ def parse_address(text: str, default_port: int | None = None) -> Address:
 
 
 @dataclass(frozen=True, slots=True)
+class QueryLog:
+    """Where answered queries are written: a file, or None for standard error; of so many one."""
+
+    file: Path | None = None
+    one_in: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class DnsSettings:
     """The resolver's configuration. Times are in seconds.
 
     ``listen`` with port 0 lets the kernel choose (tests). ``max_outstanding`` bounds forwarded queries in flight, and
     with them sockets and memory. ``resolv_conf``: the upstreams are those of this file, read again when it changes.
-    ``cache_entries`` (0: keep nothing) and ``cache_bytes`` bound what is kept of their answers, ``max_stale_s`` is how
-    long after its time it is told while they do not answer. Reverse names of ``vips`` are ours. ``allow``: who else
+    ``cache_entries`` (0: keep nothing) and ``cache_bytes`` bound what is kept of their answers, ``max_ttl_s`` and
+    ``max_negative_ttl_s`` for how long, ``max_stale_s`` is how long after its time it is told while they do not answer.
+    ``prefetch``: hot names are fetched before their time. Reverse names of ``vips`` are ours. ``allow``: who else
     than this host is answered, ``rate_limit`` how often a second a network of such clients is by UDP (0: without
     limit). ``own_thread`` gives the packets a thread of their own (docs/adr/004-one-loop.md), ``workers`` processes
-    (docs/adr/009-dns.md).
+    (docs/adr/009-dns.md). ``top_names``: so many of the names that are asked for most are told; 0: none.
     """
 
     domain: str = "mesh"
@@ -82,6 +82,9 @@ class DnsSettings:
     cache_entries: int = 10_000
     cache_bytes: int = 16 << 20
     max_stale_s: float = 86_400.0
+    max_ttl_s: int = MAX_TTL_S
+    max_negative_ttl_s: int = MAX_NEGATIVE_TTL_S
+    prefetch: bool = True
     vips: IPv4Network | None = None
     allow: tuple[IPv4Network | IPv6Network, ...] = ()
     rate_limit: int = 5000
@@ -89,6 +92,8 @@ class DnsSettings:
     tcp_idle_s: float = 10.0
     own_thread: bool = True
     workers: int = 0
+    query_log: QueryLog | None = None
+    top_names: int = 0
 
     @property
     def is_on_loopback(self) -> bool:

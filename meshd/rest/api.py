@@ -72,7 +72,8 @@ class Api:
     ``initial`` makes the policies that a new Mesh begins with.
     ``inspect`` asks the Envoy of a proxy of a zone ("" for one that says none), ``config_of`` says what one is sent.
     ``policies`` are those that have an effect, in the order in which they take it.
-    ``explain_name`` is shown at ``/_dns/NAME``, ``kds_status`` at ``/_kds``: connections, quarantine, plain data.
+    ``dns_status`` is shown at ``/_dns``, ``explain_name`` at ``/_dns/NAME``, ``kds_status`` at ``/_kds``: connections,
+    quarantine, plain data.
     ``zone_sync`` is shown at ``/zones/ZONE/_sync``, None of a zone of which nothing is known. ``now`` is UTC.
     """
 
@@ -90,6 +91,7 @@ class Api:
     config_of: ConfigOf = no_config
     policies: Sequence[tuple[ResourceType, Sections]] = ()
     aside: Aside = field(default_factory=Aside)
+    dns_status: Callable[[], Mapping[str, Any]] | None = None
 
     @property
     def role(self) -> access.Role:

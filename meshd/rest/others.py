@@ -19,6 +19,9 @@ NO_KEY = "Signing Key not found"
 """What an error begins with that there is no key to sign a token."""
 
 
+NO_NAMES = "this control plane answers no names: a zone with dnsServer does"
+
+
 class OtherHandlers:
     """Everything that is not one kind's CRUD."""
 
@@ -65,13 +68,18 @@ class OtherHandlers:
         self._api.user(request)
         return JSONResponse(dict(self._api.kds_status()))
 
+    async def dns(self, request: Request) -> Response:
+        """``GET /_dns``: how the resolver does, and the names that are asked for most (meshd)."""
+        self._api.user(request)
+        if self._api.dns_status is None:
+            raise errors.RequestError(404, errors.GET, NO_NAMES)
+        return JSONResponse(dict(self._api.dns_status()))
+
     async def name(self, request: Request) -> Response:
         """``GET /_dns/NAME?type=A``: what a client is told that asks this zone for a name, and why (meshd)."""
         self._api.user(request)
         if self._api.explain_name is None:
-            raise errors.RequestError(
-                404, errors.GET, "this control plane answers no names: a zone with dnsServer does"
-            )
+            raise errors.RequestError(404, errors.GET, NO_NAMES)
         asked = request.path_params["name"], request.query_params.get("type", "A")
         return JSONResponse(dict(self._api.explain_name(*asked)))
 

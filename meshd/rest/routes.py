@@ -48,6 +48,7 @@ def api_app(api: Api, metrics: Metrics) -> ASGIApp:
         get("/who-am-i", other.who_am_i),
         get("/global-insight", other.global_insight),
         get("/_kds", other.kds),
+        get("/_dns", other.dns),
         get("/_dns/{name}", other.name),
         get("/zones/{name}/_sync", other.zone_sync),
         get("/service-insights", other.services, errors.LIST),

@@ -38,6 +38,11 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, ensure_ascii=False).encode(errors="backslashreplace").decode()
 
 
+def is_json() -> bool:
+    """Whether the process logs JSON."""
+    return any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers)
+
+
 def timestamp(record: logging.LogRecord) -> str:
     """When, as RFC 3339 UTC with milliseconds."""
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -203,6 +203,26 @@ def test_a_query_without_an_answer_says_why_and_fails(tmp_path):
     assert (result.exit_code, result.output) == (1, "x.mesh A: NXDOMAIN\n  no such\n")
 
 
+def test_the_names_that_are_asked_for_most_are_listed(tmp_path):
+    told = {
+        "listen": "127.0.0.1:5653", "domain": "mesh", "mesh": "default", "names": 2, "workers": 0, "forwarding": 0,
+        "namesRefused": {"x": "name 'x' is too long"}, "upstreams": [{"address": "10.0.0.2:53", "isUp": False}],
+        "cache": {"entries": 3, "bytes": 1700},
+        "topNames": [{"name": "web.mesh", "rcode": "NOERROR", "queries": 7}],
+    }  # fmt: skip
+    plane = Plane(tmp_path, STANDALONE, dns_status=lambda: told)
+    assert run("dns", "top", plane=plane).output.splitlines() == [
+        "127.0.0.1:5653: 2 names of mesh, mesh default",
+        "upstream 10.0.0.2:53: down",
+        "not answered: name 'x' is too long",
+        "kept: 3 answers, 1700 bytes",
+        "       7 NOERROR  web.mesh",
+    ]
+    assert json.loads(run("dns", "top", "-o", "json", plane=plane).output) == told
+    without = run("dns", "top", plane=Plane(tmp_path, STANDALONE))
+    assert (without.exit_code, "answers no names" in without.stderr) == (1, True)
+
+
 def test_a_control_plane_without_names_says_so(tmp_path):
     result = run("dns", "query", "x.mesh", plane=Plane(tmp_path, STANDALONE))
     assert (result.exit_code, "answers no names" in result.stderr) == (1, True)

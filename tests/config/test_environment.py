@@ -25,6 +25,8 @@ GENERAL_TLS = {
     "MESHD_GENERAL_TLS_KEY_FILE": "/k",
 }
 FEDERATED = {"MESHD_MULTIZONE_ZONE_NAME": "zone-a", "MESHD_MULTIZONE_ZONE_GLOBAL_ADDRESS": "grpcs://g:1"}
+UPSTREAM = {"MESHD_DNS_SERVER_UPSTREAMS": "10.0.0.1"}
+LOGGED = {"MESHD_DNS_SERVER_QUERY_LOG_ENABLED": "true"}
 
 SAMPLES = {
     "mode": ("global", "global", GLOBAL),
@@ -73,6 +75,19 @@ SAMPLES = {
     "dnsServer.rateLimit": ("0", 0, {}),
     "dnsServer.workers": ("2", 2, {}),
     "dnsServer.resolvConf": ("/etc/upstreams.conf", "/etc/upstreams.conf", {}),
+    "dnsServer.maxOutstanding": ("9", 9, UPSTREAM),
+    "dnsServer.cache.maxEntries": ("0", 0, UPSTREAM),
+    "dnsServer.cache.maxBytes": ("1048576", 1048576, UPSTREAM),
+    "dnsServer.cache.maxTtl": ("1h", "3600s", UPSTREAM),
+    "dnsServer.cache.maxNegativeTtl": ("0s", "0s", UPSTREAM),
+    "dnsServer.cache.maxStale": ("7d", "604800s", UPSTREAM),
+    "dnsServer.cache.prefetch": ("false", False, UPSTREAM),
+    "dnsServer.tcp.maxConnections": ("9", 9, {}),
+    "dnsServer.tcp.idleTimeout": ("1s", "1s", {}),
+    "dnsServer.queryLog.enabled": ("true", True, {}),
+    "dnsServer.queryLog.file": ("/q", "/q", LOGGED),
+    "dnsServer.queryLog.oneIn": ("100", 100, LOGGED),
+    "dnsServer.topNames": ("20", 20, {}),
     "dnsServer.mesh": ("blue", "blue", {}),
     "dpServer.enabled": ("false", False, {}),
     "dpServer.port": ("6", 6, {}),

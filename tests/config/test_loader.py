@@ -232,6 +232,13 @@ def test_every_error_shows_at_once_with_line_and_suggestion(tmp_path):
         ("multizone: {zone: {name: Zone_A}}", "multizone.zone.name: must be a DNS label"),
         ("dnsServer: {CIDR: 127.0.0.0/16}", "dnsServer.CIDR: must not overlap 127.0.0.0/24"),
         ("dnsServer: {CIDR: 'fd00::/64'}", "dnsServer.CIDR: must be an IPv4 CIDR"),
+        ("dnsServer: {workers: 65}", "dnsServer.workers: must be a whole number from 0 to 64, not 65"),
+        ("dnsServer: {topNames: true}", "dnsServer.topNames: must be a whole number from 0 to 1000, not True"),
+        ("dnsServer: {cache: {maxEntries: 5}}", "dnsServer.cache: does nothing without dnsServer.upstreams"),
+        ("dnsServer: {maxOutstanding: 5}", "dnsServer.maxOutstanding: does nothing without dnsServer.upstreams"),
+        ("dnsServer: {queryLog: {file: x}}", "dnsServer.queryLog.file: does nothing while dnsServer.queryLog.enabled"),
+        ("dnsServer: {listen: '0.0.0.0:53', upstreams: [127.0.0.9]}", "127.0.0.9:53 is dnsServer.listen itself"),
+        ("dnsServer: {tcp: {idleTimeout: 0s}}", "dnsServer.tcp.idleTimeout: of 0s would close every connection"),
         ("multizone: {zone: {name: a, globalAddress: 'grpc://127.0.0.1:1'}}\ndefaults: {skipMeshCreation: true}",
          "defaults.skipMeshCreation: does nothing in a federated zone"),
     ],
@@ -263,6 +270,9 @@ def test_a_missing_file_is_said_beside_the_others(tmp_path):
          "multizone.zone.kds.tlsSkipVerify"),
         ("multizone: {zone: {name: a, globalAddress: 'grpcs://g:1'}}", "multizone.zone.kds.tokenFile"),
         ("proxies: [{vips: true, resource: {type: Dataplane, mesh: default, name: vm}}]", "dnsServer.CIDR"),
+        ("dnsServer: {listen: '0.0.0.0:53'}", "dnsServer.listen"),
+        ("dnsServer: {listen: '10.0.0.7:53', allow: [0.0.0.0/0]}", "dnsServer.allow[0]"),
+        ("dnsServer: {allow: [10.0.0.0/8]}", "dnsServer.allow"),
         ("dpServer: {authn: {dpProxy: {type: none}}}", "dpServer.authn.dpProxy.type"),
         ("dpServer: {authn: {zoneProxy: {type: none}}}", "dpServer.authn.zoneProxy.type"),
     ],
@@ -270,6 +280,28 @@ def test_a_missing_file_is_said_beside_the_others(tmp_path):
 def test_what_is_allowed_but_dangerous_is_a_warning(tmp_path, text, key):
     (loaded,) = load(tmp_path, text)
     assert [p.key for p in loaded.warnings] == [key]
+
+
+def test_every_mistake_about_the_resolver_is_told_at_once(tmp_path):
+    text = """\
+dnsServer:
+  upstreams: [10.0.0.2]
+  cache: {maxEntries: -1, maxBytes: lots, maxTtl: 2d, maxNegativeTtl: 500ms, maxStale: -1s, maxentries: 3}
+  tcp: {maxConnections: 0}
+  queryLog: {oneIn: 0}
+  maxOutstanding: 65536
+"""
+    assert problems(tmp_path, text) == [
+        "0.yaml:3: dnsServer.cache.maxBytes: must be a whole number from 0 to 1099511627776, not 'lots'",
+        "0.yaml:3: dnsServer.cache.maxEntries: must be a whole number from 0 to 10000000, not -1",
+        "0.yaml:3: dnsServer.cache.maxNegativeTtl: must be whole seconds up to 86400s, such as 30s or 15m, not '500ms'",
+        "0.yaml:3: dnsServer.cache.maxStale: must not be negative: '-1s'",
+        "0.yaml:3: dnsServer.cache.maxTtl: must be whole seconds up to 86400s, such as 30s or 15m, not '2d'",
+        "0.yaml:3: dnsServer.cache.maxentries: is no setting; did you mean 'maxEntries'?",
+        "0.yaml:4: dnsServer.tcp.maxConnections: must be a whole number from 1 to 65535, not 0",
+        "0.yaml:5: dnsServer.queryLog.oneIn: must be a whole number from 1 to 1000000000, not 0",
+        "0.yaml:6: dnsServer.maxOutstanding: must be a whole number from 1 to 65535, not 65536",
+    ]
 
 
 def test_proxies_come_from_a_file_and_inline_and_carry_the_label(tmp_path):

@@ -23,6 +23,7 @@ class Asker:
         self.fakes = fakes
         self.more = more
         self.tally = Tally(None)
+        self.how = ""
 
     async def start(self, *, run: bool = True) -> "Asker":
         for fake in self.fakes:
@@ -34,8 +35,9 @@ class Asker:
         return self
 
     async def ask(self, name: str = "example.org", **more: object) -> dns.message.Message | None:
-        reply = await self.upstreams.ask(wire.parse_query(query(name, **more)))  # type: ignore[arg-type]
-        return dns.message.from_wire(reply) if reply is not None else None
+        told = await self.upstreams.ask(wire.parse_query(query(name, **more)))  # type: ignore[arg-type]
+        self.how = told[1] if told is not None else ""
+        return dns.message.from_wire(told[0]) if told is not None else None
 
     async def addresses(self, name: str = "example.org", **more: object) -> list[str]:
         reply = await self.ask(name, **more)
@@ -123,6 +125,7 @@ async def test_a_stale_answer_is_told_at_once_while_all_are_down_and_a_new_one_a
     address = Address("127.0.0.1", fake.port)
     asker.upstreams._servers._health[address] = forward.Health(failures=3, down_until=trio.current_time() + 0.05)
     stale = await asker.ask(edns=1232)
+    assert asker.how == "stale"
     assert stale is not None
     assert [o.to_text() for o in stale.options] == ["EDE 3 (Stale Answer)"]
     assert stale.answer[0].ttl == 30
@@ -259,3 +262,17 @@ async def test_servers_of_resolv_conf_are_read_again_when_it_changes(
     for useless in (lambda: file.write_text("search x\n"), file.unlink):
         useless()
         assert names() == ["10.0.0.3:53", "10.0.0.2:53"]
+
+
+async def test_what_is_configured_bounds_what_is_kept(nursery: trio.Nursery) -> None:
+    asker = await Asker(nursery, fake := FakeUpstream(with_ttl(100)), max_ttl_s=10, prefetch=False).start()
+    for _ in range(6):
+        await asker.ask()
+    (entry,) = asker.upstreams._cache._entries.values()
+    assert (entry.reply.ttl_s, asker.how, counted(fake)) == (10, "cached", 1)
+    entry.since -= 9.5  # its last tenth, and hot
+    await asker.ask()
+    assert asker.tally.cache == {"miss": 1, "hit": 6}
+    entry.since -= 1
+    await asker.ask()
+    assert (asker.how, counted(fake)) == ("forwarded", 2)

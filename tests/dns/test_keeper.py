@@ -1,12 +1,13 @@
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import trio
 from prometheus_client import CollectorRegistry
 
 from meshd.dns.service import Resolver
-from meshd.dns.settings import Address, DnsSettings
+from meshd.dns.settings import Address, DnsSettings, QueryLog
 from meshd.runtime.latest import Latest
 from tests.dns.support import query, view, vip
 
@@ -16,10 +17,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 class Host:
     """A resolver with worker processes."""
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, **more: object) -> None:
         self.views = Latest({"default": view({"backend": vip("240.0.0.1", "backend.mesh")})})
         self.registry = CollectorRegistry()
-        settings = DnsSettings(listen=Address("127.0.0.1", 0), workers=workers)
+        settings = DnsSettings(listen=Address("127.0.0.1", 0), workers=workers, **more)  # type: ignore[arg-type]
         self.resolver = Resolver(settings, self.views, "default", Latest(None), self.registry)
 
     def pids(self) -> list[int]:
@@ -88,3 +89,24 @@ async def test_workers_end_with_the_resolver() -> None:
         nursery.cancel_scope.cancel()
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+async def test_workers_log_queries_and_tell_what_is_asked_most(nursery: trio.Nursery, tmp_path: Path) -> None:
+    """Both write into one file, and find a new one when it is renamed; the top names are those of both."""
+    path = tmp_path / "q.log"
+    host = Host(2, query_log=QueryLog(path), top_names=5)
+    await nursery.start(host.resolver.run)
+    await host.until_all_work()
+    path.rename(tmp_path / "q.log.1")
+    for _ in range(40):
+        await host.ask("backend.mesh")
+    value = host.registry.get_sample_value
+    with trio.fail_after(10):
+        while value("meshd_dns_query_log_lines_total", {"event": "written"}) != 40:
+            await trio.sleep(0.02)
+        while host.resolver.status()["topNames"] != [{"name": "backend.mesh", "rcode": "NOERROR", "queries": 40}]:
+            await trio.sleep(0.02)
+    lines = path.read_text().splitlines()
+    assert {line.split()[2:7] == ["udp", "backend.mesh", "A", "NOERROR", "fast"] for line in lines} == {True}
+    assert len(lines) == 40
+    assert value("meshd_dns_top_name_queries", {"name": "backend.mesh"}) == 40

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshd.dns import wire
-from meshd.dns.reply import FAILURE_TTL_S, MAX_NEGATIVE_TTL_S, MAX_TTL_S, Reply, packed, parse_reply
+from meshd.dns.reply import FAILURE_TTL_S, MAX_NEGATIVE_TTL_S, MAX_TTL_S, Limits, Reply, limited, packed, parse_reply
 from tests.dns.support import query
 
 QUERY = wire.parse_query(query("Example.org", ident=7))
@@ -43,7 +43,7 @@ def message(
         (["example.org. 0 IN A 192.0.2.1"], {}, 0),
         (["authority|" + SOA.format(300, 60)], {}, 60),
         (["authority|" + SOA.format(30, 60)], {"rcode": "NXDOMAIN"}, 30),
-        (["authority|" + SOA.format(86400, 86400)], {"rcode": "NXDOMAIN"}, MAX_NEGATIVE_TTL_S),
+        (["authority|" + SOA.format(86400, 86400)], {"rcode": "NXDOMAIN"}, 86400),
         (["example.org. 40 IN CNAME b.org.", "authority|" + SOA.format(300, 60)], {}, 40),
         ([], {}, 0),
         ([], {"rcode": "NXDOMAIN"}, 0),
@@ -127,3 +127,25 @@ def test_broken_records_are_malformed_and_nothing_else(tail: bytes, cut: int, co
             continue
         aged = packed(reply, QUERY, 5)
         assert len(aged) == start + len(reply.body)
+
+
+@pytest.mark.parametrize(
+    ("records", "more", "ttl_s"),
+    [
+        (["example.org. 600 IN A 192.0.2.1"], {}, 600),
+        (["example.org. 86400 IN A 192.0.2.1"], {}, 3600),
+        (["authority|" + SOA.format(86400, 86400)], {"rcode": "NXDOMAIN"}, 60),
+        (["authority|" + SOA.format(86400, 86400)], {}, 60),
+        (["authority|" + SOA.format(30, 30)], {}, 30),
+        ([], {"rcode": "SERVFAIL"}, FAILURE_TTL_S),
+    ],
+)
+def test_it_is_kept_no_longer_than_is_configured(records: list[str], more: dict[str, str], ttl_s: int) -> None:
+    parsed = parse_reply(message(*records, **more), QUERY)  # type: ignore[arg-type]
+    assert limited(parsed, Limits(3600, 60)).ttl_s == ttl_s
+    assert limited(parsed, Limits(3600, 60)).ttls == parsed.ttls
+
+
+def test_negative_answers_are_kept_for_a_quarter_of_an_hour_unless_configured() -> None:
+    negative = parse_reply(message("authority|" + SOA.format(86400, 86400), rcode="NXDOMAIN"), QUERY)
+    assert limited(negative, Limits()).ttl_s == MAX_NEGATIVE_TTL_S

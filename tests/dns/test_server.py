@@ -1,6 +1,7 @@
 import socket
 import struct
 from ipaddress import IPv4Network
+from pathlib import Path
 
 import dns.message
 import pytest
@@ -10,7 +11,7 @@ from meshd.dns.cookies import Cookies
 from meshd.dns.metrics import Tally
 from meshd.dns.server import Server, split
 from meshd.dns.service import bind
-from meshd.dns.settings import Address, DnsSettings
+from meshd.dns.settings import Address, DnsSettings, QueryLog
 from meshd.dns.table import Change, Entry
 from meshd.dns.wire import name_to_wire
 from meshd.runtime.datagrams import BATCH
@@ -35,8 +36,8 @@ class Running:
 
         async def run(task_status: trio.TaskStatus[None]) -> None:
             with udp, listeners[0].socket:
-                server = Server(udp, listeners, self.table, self.settings, self.tally, Cookies(b"secret"))
-                await server.run(task_status=task_status)
+                self.server = Server(udp, listeners, self.table, self.settings, self.tally, Cookies(b"secret"))
+                await self.server.run(task_status=task_status)
 
         await self._nursery.start(run)
         return self
@@ -264,3 +265,47 @@ async def test_over_the_limit_clients_are_sent_to_tcp_unless_they_show_a_cookie(
     async with await trio.open_tcp_stream("127.0.0.1", server.port, local_address=address) as stream:
         await stream.send_all(framed(query("backend.mesh")))
         assert (await receive(stream, 1))[0].endswith(BACKEND.packed)
+
+
+async def test_every_answer_is_a_line_of_the_query_log(nursery: trio.Nursery, tmp_path: Path) -> None:
+    path = tmp_path / "q.log"
+    fake = FakeUpstream(honest)
+    await nursery.start(fake.run)
+    upstreams = (Address("127.0.0.1", fake.port),)
+    server = await Running(nursery, upstreams, query_log=QueryLog(path), top_names=2).start()
+    for message in (
+        query("Backend.mesh"),
+        query("_tcp.backend.mesh", "SRV"),
+        query("no\nbody.mesh", "AAAA", edns=1232),
+        query("backend.mesh")[:-1],
+        query("example.org"),
+        query("example.org"),
+    ):
+        await server.udp(message)
+    async with await server.connect() as stream:
+        await stream.send_all(framed(query("backend.mesh"), query("www.example.org")))
+        await receive(stream, 2)
+    await server.udp(b"\0" * 5, query("a.mesh", flags=0x8000), expect=0)  # not answered, and so not logged
+    with trio.fail_after(5):
+        while server.tally.log.get("written", 0) < 8:
+            await trio.sleep(0.01)
+    lines = [line.split(" ") for line in path.read_text().splitlines()]
+    assert [line[1:7] for line in lines] == [
+        ["127.0.0.1", *words.split()]
+        for words in (
+            "udp Backend.mesh A NOERROR fast",
+            "udp _tcp.backend.mesh SRV NOERROR slow",
+            "udp no\\010body.mesh AAAA NXDOMAIN fast",
+            "udp - - FORMERR slow",
+            "udp example.org A NOERROR forwarded",
+            "udp example.org A NOERROR cached",
+            "tcp backend.mesh A NOERROR fast",
+            "tcp www.example.org A NOERROR forwarded",
+        )
+    ]
+    assert all(int(line[7]) >= 0 and line[0].endswith("Z") for line in lines)
+    assert server.server.state().top == [
+        ("backend.mesh", "NOERROR", 2),
+        ("example.org", "NOERROR", 2),
+    ]
+    assert server.tally.states.keys() == {server.server}

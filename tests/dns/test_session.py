@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import dnslib
 import pytest
@@ -215,4 +216,33 @@ async def test_a_port_where_nobody_listens_is_known_at_once_and_soon_not_asked()
     for _ in range(4):
         assert await servers.ask(QUERY, probes=False) is None
     assert tally.upstream == {(str(address), "unreachable"): forward.FAILURES_TO_DOWN + 1}
-    assert tally.upstreams() == {str(address): False}
+    assert servers.who_is_up() == {str(address): False}
+
+
+async def test_the_servers_are_those_of_resolv_conf_as_it_is_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(session, "LOOK_AT_FILE_S", 0)
+    path = tmp_path / "resolv.conf"
+    servers = Servers([], Tally(None), resolv_conf=path, listen=Address("127.0.0.1", 53))
+
+    def asked_after(text: str | None) -> list[str]:
+        if text is None:
+            path.unlink()
+        else:
+            # As those who write it do: a new file in place of the old one.
+            (tmp_path / "new").write_text(text)
+            (tmp_path / "new").rename(path)
+        servers.any_to_ask(probes=True)
+        return list(servers.who_is_up())
+
+    assert not servers.any_to_ask(probes=True)
+    first = asked_after("search x\nnameserver 192.0.2.1\nnameserver 127.0.0.1\nnameserver 192.0.2.2\n")
+    assert first == ["192.0.2.1:53", "192.0.2.2:53"]  # and not this resolver itself
+    servers._health[Address("192.0.2.2", 53)] = down = forward.Health(failures=3, down_until=1e9)
+    assert asked_after("nameserver 192.0.2.2\nnameserver 2001:db8::1\n") == ["192.0.2.2:53", "[2001:db8::1]:53"]
+    assert servers._health[Address("192.0.2.2", 53)] == down  # what is known of one that stays is kept
+    for useless in ("# nobody\n", None, "nameserver 127.0.0.1\n"):
+        assert asked_after(useless) == ["192.0.2.2:53", "[2001:db8::1]:53"]
+    assert "names no server that could be asked; asking 192.0.2.2:53" in caplog.text
+    assert asked_after("nameserver 192.0.2.3\n") == ["192.0.2.3:53"]

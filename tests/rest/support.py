@@ -53,6 +53,7 @@ class Plane:
         explain_name=None,
         inspect=nobody_to_ask,
         config_of=no_config,
+        dns_status=None,
     ):
         self.config = _load(yaml.safe_dump(config), tmp_path)
         self.syncs = {}
@@ -72,6 +73,7 @@ class Plane:
             inspect,
             config_of,
             [(policy.type, policy.sections) for policy in discover()],
+            dns_status=dns_status,
         )
         transport = httpx.ASGITransport(api_app(self.api, Metrics(self.metrics)), client=(peer, 40000))
         self.client = httpx.AsyncClient(transport=transport, base_url=f"http://{host}")
