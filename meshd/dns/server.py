@@ -38,6 +38,8 @@ TCP_READ_BYTES = 4096
 """At most some hundred queries, so that one client's burst does not hold up the loop."""
 MAX_PIPELINED = 32
 """Forwarded queries in flight on one connection; one that sends more waits."""
+MAX_LEAVING = 64
+"""Connections over the limit that may be on their way out; when there are more, a new one is closed at once."""
 MAX_BATCHES = 4
 """Answered in one turn of the loop while there are more: a turn costs as much as some ten answers."""
 DROPS = {Verdict.BY_TCP: "rate_slipped", Verdict.DROP: "rate_limited", Verdict.REFUSE: "not_allowed"}
@@ -72,6 +74,8 @@ class Server:
         self._by_tcp = {bits: Slots(MAX_UDP_BYTES, is_v6=bits == 128) for bits in (32, 128)}
         self._quick = Quick(table, cookies)
         self._upstreams = Upstreams(settings, tally)
+        self._connections: dict[trio.SocketStream, trio.CancelScope] = {}
+        """Those by TCP; the one that asked last is the last."""
         self._lines: Lines[Seen] | None = None
         self._watch: Watch | None = None
         self._seen: list[tuple[bytes, bytes, str, str]] = []
@@ -134,7 +138,8 @@ class Server:
             self._serve_connection,
             nursery,
             name="dns",
-            limit=self._settings.max_tcp_connections,
+            # Those that were displaced end within a turn or so.
+            limit=self._settings.max_tcp_connections + MAX_LEAVING,
             on_event=self._tally.connection,
         )
 
@@ -287,11 +292,25 @@ class Server:
         return answers, forwarded, is_dns
 
     async def _serve_connection(self, stream: trio.SocketStream) -> None:
-        """Answer one TCP connection until it ends or idles; answers may overtake each other (RFC 7766)."""
+        """Answer one TCP connection until it ends, idles, or another one needs its place."""
         host = ip_address(stream.socket.getpeername()[0].partition("%")[0]).packed
         if self._guard is not None and self._guard.may(host) is False:
             self._tally.connection("forbidden")
             return
+        connections = self._connections
+        if len(connections) >= self._settings.max_tcp_connections:
+            # Who holds connections without asking anything must not keep out who asks.
+            connections.pop(next(iter(connections))).cancel()
+            self._tally.connection("displaced")
+        with trio.CancelScope() as scope:
+            connections[stream] = scope
+            try:
+                await self._converse(stream, host)
+            finally:
+                connections.pop(stream, None)
+
+    async def _converse(self, stream: trio.SocketStream, host: bytes) -> None:
+        """Answer what comes; answers may overtake each other (RFC 7766)."""
         sender = Sender(stream)
         slots = trio.Semaphore(MAX_PIPELINED)
 
@@ -322,6 +341,8 @@ class Server:
                 messages, data = split(data + more)
                 if messages:
                     deadline = trio.current_time() + self._settings.tcp_idle_s
+                    if (scope := self._connections.pop(stream, None)) is not None:
+                        self._connections[stream] = scope
                 answers, forwarded, is_dns = self._answer_messages(messages, host)
                 for query in forwarded:
                     await slots.acquire()

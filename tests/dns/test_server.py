@@ -159,16 +159,29 @@ async def drip(stream: trio.SocketStream) -> None:
         pass
 
 
-async def test_connections_over_the_limit_are_closed_at_once(nursery: trio.Nursery) -> None:
-    server = await Running(nursery, max_tcp_connections=1).start()
-    async with await server.connect() as first:
+async def test_over_the_limit_the_connection_that_has_not_asked_for_the_longest_goes(nursery: trio.Nursery) -> None:
+    server = await Running(nursery, max_tcp_connections=2).start()
+    async with await server.connect() as first, await server.connect() as silent:
         await first.send_all(framed(query("backend.mesh")))
         await receive(first, 1)
-        async with await server.connect() as second:
+        async with await server.connect() as third:
             with trio.fail_after(2):
-                assert await second.receive_some(1) == b""
-        await first.send_all(framed(query("backend.mesh")))
-        await receive(first, 1)
+                assert await silent.receive_some(1) == b""
+            for stream in (third, first):
+                await stream.send_all(framed(query("backend.mesh")))
+                await receive(stream, 1)
+    assert server.tally.tcp == {"accepted": 3, "displaced": 1}
+
+
+async def test_who_holds_many_connections_keeps_nobody_out(nursery: trio.Nursery) -> None:
+    server = await Running(nursery, max_tcp_connections=5).start()
+    held = [await server.connect() for _ in range(200)]
+    async with await server.connect() as good:
+        await good.send_all(framed(query("backend.mesh")))
+        await receive(good, 1)
+    assert len(server.server._connections) <= 5
+    for stream in held:
+        await stream.aclose()
 
 
 async def test_a_reset_or_nonsense_on_one_connection_leaves_the_others_alone(nursery: trio.Nursery) -> None:
