@@ -74,11 +74,13 @@ class Link:
         return self.ended or self.silence
 
     async def answers_since(self) -> float:
-        """The time since when the transport has answered; while it does not, this waits."""
-        if self.heard.is_set() and await self.connection.ping(PING_TIMEOUT_S):
-            return self.heard_at
+        """The time since when the transport has answered; while ``watch`` has found that it does not, this waits."""
+        if self.heard.is_set():
+            # Time enough for the watch to find out, if what is late was sent into a silence. Whether there is an answer
+            # to this ping itself does not matter: a peer that answers some of them must not have its time anew.
+            await self.connection.ping(PING_TIMEOUT_S)
         await self.heard.wait()
-        return trio.current_time()
+        return self.heard_at
 
     async def watch(self, book: "ZoneBook", check: Callable[[], None]) -> None:
         """Ask the transport now and then whether it is there, and ``check`` that the zone may still be.

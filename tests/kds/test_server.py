@@ -375,6 +375,41 @@ async def test_a_silent_zone_is_online_again_once_what_waited_is_acknowledged(au
             assert trio.current_time() - began == pytest.approx(10, abs=0.3)
 
 
+async def test_a_zone_that_falls_silent_again_before_it_has_caught_up_is_given_up(autojump_clock) -> None:
+    async with lab("global") as it, it.dial("zone-a") as channel:
+        async with channel.stream(GLOBAL_TO_ZONE, metadata()) as stream:
+            await tell(stream, await ask(stream, "Secret", node()))
+            await it.settle(12)
+            await ask(stream, "Mesh", node())
+            it.cables["zone-a"].hold()
+            while it.global_kds.zones.value["zone-a"].online:
+                await trio.sleep(0.1)
+            await it.cables["zone-a"].release()
+            began = trio.current_time()
+            await it.settle(5)
+            it.cables["zone-a"].hold()
+            while "zone-a" in it.global_kds._links:
+                await trio.sleep(0.1)
+            assert not it.global_kds.zones.value["zone-a"].online
+            # 10 s since it was heard, and 5 for an answer to a ping.
+            assert trio.current_time() - began == pytest.approx(15, abs=0.3)
+
+
+async def test_what_was_late_before_the_silence_is_not_forgiven_for_it(autojump_clock) -> None:
+    async with lab("global") as it, it.dial("zone-a") as channel:
+        async with channel.stream(GLOBAL_TO_ZONE, metadata()) as stream:
+            await tell(stream, await ask(stream, "Secret", node()))
+            await it.settle(12)
+            began = trio.current_time()
+            await ask(stream, "Mesh", node())
+            await it.settle(8.5)  # the pings at 15 and 20 s were answered, that at 25 s would be missed at 30 s
+            it.cables["zone-a"].hold()
+            while it.global_kds.zones.value["zone-a"].online:
+                await trio.sleep(0.1)
+            assert trio.current_time() - began == pytest.approx(15, abs=0.3)
+            assert "Mesh: a response was not acknowledged" in it.global_kds.zones.value["zone-a"].reason
+
+
 async def test_a_connection_that_stays_silent_is_given_up(autojump_clock) -> None:
     async with lab("global") as it, it.dial("zone-a") as channel:
         async with channel.stream(GLOBAL_TO_ZONE, metadata()) as stream:
