@@ -12,6 +12,8 @@ from pydantic import BeforeValidator, Field, PlainSerializer, StrictBool, Strict
 from meshd.model.duration import format_duration, parse_duration
 from meshd.model.names import zone_name_violations
 
+MAX_LISTED = 100
+"""Names in a list for people: a resolver's workers tell theirs every second, in a message of a bounded size."""
 _DOMAIN = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?)*")
 
 
@@ -185,7 +187,7 @@ Bytes = Annotated[int, BeforeValidator(partial(read_number, least=0, most=2**40)
 AtATime = Annotated[int, BeforeValidator(partial(read_number, least=1, most=65_535))]
 """Sockets, most of all: the kernel has no more ports for them."""
 OneIn = Annotated[int, BeforeValidator(partial(read_number, least=1, most=10**9))]
-Listed = Annotated[int, BeforeValidator(partial(read_number, least=0, most=1000))]
+Listed = Annotated[int, BeforeValidator(partial(read_number, least=0, most=MAX_LISTED))]
 Day = Annotated[timedelta, BeforeValidator(partial(read_seconds, most=timedelta(days=1))), Shown]
 Week = Annotated[timedelta, BeforeValidator(partial(read_seconds, most=timedelta(days=7))), Shown]
 Rate = Annotated[int, BeforeValidator(parse_rate)]

@@ -233,7 +233,7 @@ def test_every_error_shows_at_once_with_line_and_suggestion(tmp_path):
         ("dnsServer: {CIDR: 127.0.0.0/16}", "dnsServer.CIDR: must not overlap 127.0.0.0/24"),
         ("dnsServer: {CIDR: 'fd00::/64'}", "dnsServer.CIDR: must be an IPv4 CIDR"),
         ("dnsServer: {workers: 65}", "dnsServer.workers: must be a whole number from 0 to 64, not 65"),
-        ("dnsServer: {topNames: true}", "dnsServer.topNames: must be a whole number from 0 to 1000, not True"),
+        ("dnsServer: {topNames: true}", "dnsServer.topNames: must be a whole number from 0 to 100, not True"),
         ("dnsServer: {cache: {maxEntries: 5}}", "dnsServer.cache: does nothing without dnsServer.upstreams"),
         ("dnsServer: {maxOutstanding: 5}", "dnsServer.maxOutstanding: does nothing without dnsServer.upstreams"),
         ("dnsServer: {queryLog: {file: x}}", "dnsServer.queryLog.file: does nothing while dnsServer.queryLog.enabled"),

@@ -2,9 +2,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meshd.dns.pipe import NAMES_A_MESSAGE, SERVE, Pending, Start, framed, frames, order, read_order
+from meshd.config.fields import MAX_LISTED
+from meshd.dns.metrics import STATE_GAUGES, State
+from meshd.dns.pipe import (
+    MAX_REPORT_BYTES,
+    NAMES_A_MESSAGE,
+    SERVE,
+    Pending,
+    Start,
+    framed,
+    frames,
+    order,
+    read_order,
+    report,
+)
 from meshd.dns.settings import DnsSettings
 from meshd.dns.table import Change, Entry
+from meshd.dns.watch import name_text
 
 ENTRY = Entry(b"\xf0\0\0\1", ((80, "http"),), (("zone-a", 1),))
 
@@ -17,6 +31,15 @@ def test_frames_are_whole_messages_and_the_rest(messages: list[bytes], rest: byt
 def test_a_frame_over_the_limit_is_an_error_before_it_has_come() -> None:
     with pytest.raises(ValueError, match="longer than 10"):
         frames(b"\0\0\0\x0b", 10)
+
+
+def test_the_longest_names_that_clients_can_ask_for_fit_into_a_report() -> None:
+    label = b"\x3f" + b"\xff" * 63
+    longest = name_text(label * 3 + b"\x3d" + b"\xff" * 61 + b"\0")
+    top = [(longest, "NXDOMAIN", 10**9)] * MAX_LISTED
+    state = State(dict.fromkeys(STATE_GAUGES, 2**40), {}, top)
+    (message,), _ = frames(report({"counts": {}, "state": state.as_json()}), MAX_REPORT_BYTES // 4)
+    assert len(message) > MAX_LISTED * 1000
 
 
 @pytest.mark.parametrize(
