@@ -63,9 +63,8 @@ class Fleet:
         if directory in self._common.turns:
             return
         at = places_of(directory, self._runtime_dir)
-        async with self._common.turn(
-            directory
-        ).held():  # free, so it is ours at once; if the proxy comes back, it waits
+        # Free, so it is ours at once; if the proxy comes back, it waits.
+        async with self._common.turn(directory).held():
             found = self._found().pop(at.bootstrap, None)
             session = Session.adopt(found) if found is not None else None
             with trio.CancelScope(shield=True):
