@@ -77,6 +77,8 @@ def is_local(peer: str) -> bool:
         address = ip_address(_host(peer))
     except ValueError:
         return False
+    # A server at :: sees those of IPv4 so.
+    address = getattr(address, "ipv4_mapped", None) or address
     return address.is_loopback or address in local_addresses()
 
 

@@ -87,7 +87,15 @@ def test_who_is_not_asked(resource, said, reason):
 
 @pytest.mark.parametrize(
     ("peer", "local"),
-    [("127.0.0.1:80", True), ("127.0.0.9:80", True), ("[::1]:80", True), ("192.0.2.1:80", False), ("memory", False)],
+    [
+        ("127.0.0.1:80", True),
+        ("127.0.0.9:80", True),
+        ("[::1]:80", True),
+        ("[::ffff:127.0.0.1]:80", True),
+        ("192.0.2.1:80", False),
+        ("[::ffff:192.0.2.1]:80", False),
+        ("memory", False),
+    ],
 )
 def test_peers_of_this_host(peer, local):
     assert is_local(peer) is local
