@@ -180,8 +180,9 @@ def summary(told: Mapping[str, Any]) -> list[str]:
     cache = told["cache"]
     if told["upstreams"]:
         lines.append(f"kept: {cache['entries']} answers, {cache['bytes']} bytes")
-    lines += [f"{entry['queries']:>8} {entry['rcode']:<8} {entry['name']}" for entry in told["topNames"]]
-    return lines
+    if "topNames" not in told:
+        return [*lines, "the names asked for most are told to administrators"]
+    return lines + [f"{entry['queries']:>8} {entry['rcode']:<8} {entry['name']}" for entry in told["topNames"]]
 
 
 def explained(told: Mapping[str, Any]) -> list[str]:

@@ -89,7 +89,8 @@ class DnsServer(Section):
     query_log: QueryLog = QueryLog()
     top_names: Listed = Field(
         default=0,
-        description="So many of the names asked for most in the last minute are told by GET /_dns and metrics (meshd).",
+        description="So many of the names asked for most in the last minute are told: to administrators by GET /_dns,"
+        " the mesh's own of them by metrics (meshd).",
     )
     mesh: Text = Field(default="default", description="The mesh whose names and virtual IPs this host has (meshd).")
 

@@ -69,11 +69,15 @@ class OtherHandlers:
         return JSONResponse(dict(self._api.kds_status()))
 
     async def dns(self, request: Request) -> Response:
-        """``GET /_dns``: how the resolver does, and the names that are asked for most (meshd)."""
-        self._api.user(request)
+        """``GET /_dns``: how the resolver does, and for administrators the names that are asked for most (meshd)."""
+        user = self._api.user(request)
         if self._api.dns_status is None:
             raise errors.RequestError(404, errors.GET, NO_NAMES)
-        return JSONResponse(dict(self._api.dns_status()))
+        told = dict(self._api.dns_status())
+        if not user.is_admin:
+            # They are what people and programs of this host look up anywhere, not only in the mesh.
+            del told["topNames"]
+        return JSONResponse(told)
 
     async def name(self, request: Request) -> Response:
         """``GET /_dns/NAME?type=A``: what a client is told that asks this zone for a name, and why (meshd)."""

@@ -219,6 +219,11 @@ def test_the_names_that_are_asked_for_most_are_listed(tmp_path):
         "       7 NOERROR  web.mesh",
     ]
     assert json.loads(run("dns", "top", "-o", "json", plane=plane).output) == told
+    far = Plane(tmp_path, STANDALONE, peer="10.0.0.9", host="cp.example:5681", dns_status=lambda: told)
+    assert run("dns", "top", plane=far).output.splitlines()[-2:] == [
+        "kept: 3 answers, 1700 bytes",
+        "the names asked for most are told to administrators",
+    ]
     without = run("dns", "top", plane=Plane(tmp_path, STANDALONE))
     assert (without.exit_code, "answers no names" in without.stderr) == (1, True)
 
