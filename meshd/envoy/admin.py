@@ -1,4 +1,7 @@
-"""What Envoy's admin interface answers. Source: Envoy's documentation of its admin interface, and trying it (1.40)."""
+"""What Envoy's admin interface answers. Source: Envoy's documentation of its admin interface, and trying it (1.40).
+
+The Envoy may be anybody's who runs a proxy: whatever it says must cost no more than an error.
+"""
 
 import json
 import re
@@ -11,6 +14,11 @@ CONNECTIONS = r"/stats?filter=^listener\..*\.downstream_cx_active$"
 """Open connections by listener; ``server.total_connections`` lags behind by the five seconds of a flush."""
 LISTENERS = "/listeners?format=json"
 """Those that take connections: one that waits for its secrets is not among them."""
+
+REDACTED = b"[redacted]"
+TOO_DEEP = "it is nested too deeply"
+MAX_TOKENS = 100
+"""Different ones in a config dump; an Envoy has one or two."""
 
 _OF_A_LISTENER = re.compile(r"^listener\.(?P<listener>\S+)\.downstream_cx_active: (?P<count>\d+)$", re.MULTILINE)
 _OF_A_WORKER = re.compile(r"\.(worker_\d+|main_thread)$")
@@ -30,7 +38,7 @@ def parse_server_info(body: bytes) -> ServerInfo:
     Raises:
         ValueError: it is none.
     """
-    document = json.loads(body)
+    document = _read(body)
     if not isinstance(document, dict) or not {"version", "state"} <= document.keys():
         raise ValueError(f"no server info: {body[:80]!r}")
     return ServerInfo(str(document["version"]), str(document["state"]))
@@ -42,7 +50,7 @@ def parse_listeners(body: bytes) -> frozenset[str]:
     Raises:
         ValueError: it is none.
     """
-    document = json.loads(body)
+    document = _read(body)
     statuses = document.get("listener_statuses", []) if isinstance(document, dict) else None
     if not isinstance(statuses, list) or not all(isinstance(s, dict) and "name" in s for s in statuses):
         raise ValueError(f"no listeners: {body[:80]!r}")
@@ -64,7 +72,7 @@ def node_id(body: bytes) -> str:
     Raises:
         ValueError: it is none.
     """
-    document = json.loads(body)
+    document = _read(body)
     node = document.get("node") if isinstance(document, dict) else None
     if not isinstance(node, dict):
         raise ValueError(f"no server info: {body[:80]!r}")  # noqa: TRY004 - callers catch ValueError
@@ -77,11 +85,27 @@ def redacted(config_dump: bytes) -> bytes:
     Private keys Envoy leaves out itself.
 
     Raises:
-        ValueError: it is no JSON.
+        ValueError: it is no JSON, or has more tokens than any Envoy.
     """
-    for secret in sorted(_tokens(json.loads(config_dump)), key=len, reverse=True):
-        config_dump = config_dump.replace(json.dumps(secret)[1:-1].encode(), b"[redacted]")
+    document = _read(config_dump)
+    try:
+        tokens = set(_tokens(document))
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
+    if len(tokens) > MAX_TOKENS:
+        raise ValueError(f"it shows {len(tokens)} different tokens; at most {MAX_TOKENS} are looked for")
+    for token in sorted(tokens, key=lambda token: (-len(token), token)):
+        told = json.dumps(token)[1:-1].encode()
+        # Never longer than it was: tokens that are in what stands for others would make it grow without end.
+        config_dump = config_dump.replace(told, REDACTED if len(told) >= len(REDACTED) else b"*" * len(told))
     return config_dump
+
+
+def _read(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except RecursionError:
+        raise ValueError(TOO_DEEP) from None
 
 
 def _tokens(value: Any) -> Iterator[str]:

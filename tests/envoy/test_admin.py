@@ -1,5 +1,8 @@
 """The answers of the admin interface."""
 
+import contextlib
+import json
+
 import pytest
 
 from meshd.envoy.admin import ServerInfo, node_id, open_connections, parse_listeners, parse_server_info, redacted
@@ -57,19 +60,52 @@ def test_something_else_is_no_envoy(body):
 
 DUMP = b"""{
  "configs": [{"bootstrap": {
-  "ads": {"initial_metadata": [{"key": "authorization", "value": "e.y.J"}, {"key": "other", "value": "seen"}]},
+  "ads": {"initial_metadata": [{"key": "authorization", "value": "eyJ.eyJ.sig"}, {"key": "other", "value": "seen"}]},
   "hds": {"call_credentials": [{"access_token": "s3cret"}], "key": "authorization"},
-  "again": "Bearer e.y.J"}}]
+  "again": "Bearer eyJ.eyJ.sig"}}]
 }"""
 
 
 def test_tokens_are_not_in_a_config_dump_and_all_else_is():
     shown = redacted(DUMP)
-    assert b"e.y.J" not in shown
+    assert b"eyJ" not in shown
     assert b"s3cret" not in shown
-    assert shown == DUMP.replace(b"e.y.J", b"[redacted]").replace(b"s3cret", b"[redacted]")
+    assert shown == DUMP.replace(b"eyJ.eyJ.sig", b"[redacted]").replace(b"s3cret", b"******")
 
 
 def test_a_config_dump_that_is_no_json_is_not_passed_on():
     with pytest.raises(ValueError):
         redacted(b"e.y.J")
+
+
+def tokens(words):
+    return json.dumps({"all": "".join(words) * 100, "shown": [{"access_token": word} for word in words]}).encode()
+
+
+def test_tokens_that_are_in_what_stands_for_others_make_nothing_longer():
+    dump = tokens(["a-long-enough-one", *"redact", *"[]"])
+    shown = redacted(dump)
+    assert len(shown) <= len(dump)
+    assert b"a-long" not in shown
+
+
+def test_who_shows_more_tokens_than_any_envoy_is_not_searched_for_them():
+    with pytest.raises(ValueError, match="shows 101 different tokens"):
+        redacted(tokens([f"t{n:03}" for n in range(101)]))
+
+
+@pytest.mark.parametrize("read", [redacted, node_id, parse_server_info, parse_listeners])
+def test_what_is_nested_too_deeply_is_no_answer(read):
+    """An error of another sort would end the process: who asks takes it for a bug of ours."""
+    with pytest.raises(ValueError, match="nested too deeply"):
+        read(nested(100_000))
+
+
+def test_what_can_just_be_read_is_not_too_deep_to_be_searched_or_no_answer_either():
+    for levels in range(850, 1000, 10):
+        with contextlib.suppress(ValueError):
+            redacted(nested(levels))
+
+
+def nested(levels):
+    return b'{"a":' * levels + b"1" + b"}" * levels
