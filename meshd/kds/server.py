@@ -333,12 +333,13 @@ class GlobalKds:
         caller, _ = await self._authenticate(stream)
         link = await self._link_of(stream, caller)
         name = what.name.lower()
-        link.streams[name] = self._now()
+        link.streams[name] = since = self._now()
         self._book.touch(caller.zone)
         try:
             await link.within(stream, partial(self.admin.serve, caller.zone, what, stream), vital=False)
         finally:
-            link.streams.pop(name, None)
+            if link.streams.get(name) is since:  # not that of a newer one, which is the one that is asked
+                del link.streams[name]
             self._book.touch(caller.zone)
 
     # ------------------------------------------------------------------ admission

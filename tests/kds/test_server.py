@@ -480,6 +480,23 @@ async def test_admin_streams_are_held_and_health_checks_answered(autojump_clock)
             assert it.global_kds.zones.value["zone-a"].online
 
 
+async def test_an_admin_stream_that_another_took_the_place_of_leaves_its_record_alone(autojump_clock) -> None:
+    async with lab("global") as it, it.dial("zone-a") as channel:
+        async with channel.stream(GLOBAL_TO_ZONE, metadata()) as stream:
+            await tell(stream, await ask(stream, "Mesh", node()))
+            async with channel.stream(GLOBAL_SERVICE + What.STATS.value, metadata()) as first:
+                await it.settle(1)
+                async with channel.stream(GLOBAL_SERVICE + What.STATS.value, metadata()):
+                    await it.settle(1)
+                    await first.end()
+                    await it.settle(2)
+                    [insight] = it.store("global").list("ZoneInsight")
+                    assert insight.spec.kds_streams.stats is not None
+            await it.settle(2)
+            [insight] = it.store("global").list("ZoneInsight")
+            assert insight.spec.kds_streams.stats is None
+
+
 async def test_a_health_check_before_the_link_counts(autojump_clock) -> None:
     async with lab("global") as it, it.dial("zone-a") as channel:
         # As a Kuma zone does: it checks first of all.
