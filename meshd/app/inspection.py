@@ -146,7 +146,11 @@ class Inspector:
             addresses = await self._addresses(way.host)
         except OSError as error:
             raise UnavailableError(f"{proxy}: no address is known of {way.host}: {error}") from error
-        return AtListener(min(addresses), way.port, server_name(proxy), client_context(ca))
+        try:
+            context = client_context(ca)
+        except ValueError as error:
+            raise UnavailableError(f"{CA_SECRET} cannot be used: {error}") from error
+        return AtListener(min(addresses), way.port, server_name(proxy), context)
 
 
 async def _answer(admin: Admin, question: Question) -> bytes:

@@ -1,11 +1,17 @@
 """Who is asked about its Envoy, where, and what comes of it."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.oid import NameOID
 
 from meshd.app.inspection import Inspector, Listener, is_local, node_id, way_to
 from meshd.ca.envoy_admin import new_ca, read_ca
+from meshd.ca.x509 import KeyPair, usage
 from meshd.envoy.client import AtSocket
 from meshd.kds.admin.wire import Question, What
 from meshd.kinds.dataplane import Dataplane
@@ -130,6 +136,28 @@ async def test_why_nobody_was_asked(asked, address, has_ca, reason):
     with pytest.raises(UnavailableError) as error:
         await inspector(proxy(address=address), at(), ca).ask(Question(What.STATS, asked))
     assert str(error.value) == reason
+
+
+def weak_ca():
+    """An intermediate CA that TLS libraries refuse for its short key."""
+    key = rsa.generate_private_key(public_exponent=65537, key_size=1024)
+    name, issuer = (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)]) for text in ("weak", "root"))
+    certificate = (
+        x509.CertificateBuilder(issuer, name, key.public_key(), 7, NOW, NOW + timedelta(days=9))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .add_extension(usage(key_cert_sign=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(rsa.generate_private_key(public_exponent=65537, key_size=2048), hashes.SHA256())
+    )
+    form = (serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    pem = serialization.Encoding.PEM
+    return KeyPair(certificate.public_bytes(pem), key.private_bytes(pem, *form))
+
+
+async def test_a_ca_that_tls_refuses_is_a_reason():
+    """And not an error that whoever asks for the global takes for a bug."""
+    with pytest.raises(UnavailableError, match=r"GlobalSecret envoy-admin-ca cannot be used: .*ca key too small"):
+        await inspector(proxy(address="127.0.0.2"), at(), weak_ca()).ask(Question(What.STATS, WEB))
 
 
 @pytest.mark.e2e
