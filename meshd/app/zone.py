@@ -24,10 +24,15 @@ from meshd.kds.client import ZoneKds, client_context, connector
 from meshd.l4.client import Resolver as HostNames
 from meshd.l4.keeper import AddressFile
 from meshd.model.resource import ResourceKey
+from meshd.runtime.aside import Few
 from meshd.runtime.latest import Latest
 from meshd.runtime.supervisor import Service
 from meshd.topology.keeper import Keeper, VipSettings
 
+MAX_ASKED = 4
+"""Envoys that are asked at once: an answer may be large, and anybody who may read may ask."""
+MAX_RENDERED = 1
+"""Configurations that are rendered at once for people to read."""
 ADDRESSES = "addresses.json"
 """What names of endpoints stood for last, in the state directory."""
 
@@ -59,7 +64,8 @@ def zone_tiers(role: Role, loaded: LoadedConfig) -> Tiers:
     diagnostics = role.diagnostics(lambda: "" if host.ready() else "proxies")
     admin_port = config.bootstrap_server.params.admin_port
     inspector = Inspector(role.store.get, door.admin_of, admin_ca, host_names.addresses, admin_port)
-    kds = zone_kds(role, inspector.ask) if config.is_federated else None
+    asked, rendered = Few(MAX_ASKED), Few(MAX_RENDERED)
+    kds = zone_kds(role, lambda question: asked.run(inspector.ask, question)) if config.is_federated else None
     resolver: Resolver | None = None
     if dns.listen:
         settings = resolver_settings(config, dns.listen)
@@ -69,8 +75,8 @@ def zone_tiers(role: Role, loaded: LoadedConfig) -> Tiers:
     api = role.api(
         lambda: zone_status(kds),
         lambda zone: zone_sync(kds, config.zone_name, zone),
-        lambda _, question: inspector.ask(question),
-        door.config_of,
+        lambda _, question: asked.run(inspector.ask, question),
+        lambda proxy, shadow: rendered.run(door.config_of, proxy, shadow),
         resolver.explain if resolver is not None else None,
         resolver.status if resolver is not None else None,
     )

@@ -48,7 +48,7 @@ class DnsTcp(Section):
     """Clients that ask by TCP (meshd). With workers, for each."""
 
     max_connections: AtATime = Field(
-        default=256, description="Open connections; for one more, that which has not asked for the longest makes room."
+        default=256, description="Open connections; for one more, one of the address with the most makes room."
     )
     idle_timeout: Duration = Field(
         default=timedelta(seconds=10), description="So long without a whole query, and a connection is closed."

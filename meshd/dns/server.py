@@ -6,6 +6,7 @@ import os
 import random
 import socket as stdlib_socket
 import time
+from collections import Counter
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -74,7 +75,7 @@ class Server:
         self._by_tcp = {bits: Slots(MAX_UDP_BYTES, is_v6=bits == 128) for bits in (32, 128)}
         self._quick = Quick(table, cookies)
         self._upstreams = Upstreams(settings, tally)
-        self._connections: dict[trio.SocketStream, trio.CancelScope] = {}
+        self._connections: dict[trio.SocketStream, tuple[bytes, trio.CancelScope]] = {}
         """Those by TCP; the one that asked last is the last."""
         self._lines: Lines[Seen] | None = None
         self._watch: Watch | None = None
@@ -299,11 +300,13 @@ class Server:
             return
         connections = self._connections
         if len(connections) >= self._settings.max_tcp_connections:
-            # Who holds connections without asking anything must not keep out who asks.
-            connections.pop(next(iter(connections))).cancel()
+            # Who holds connections without asking anything must not keep out who asks, nor who opens many those with few.
+            ((most, _),) = Counter(owner for owner, _ in connections.values()).most_common(1)
+            longest = next(held for held, (owner, _) in connections.items() if owner == most)
+            connections.pop(longest)[1].cancel()
             self._tally.connection("displaced")
         with trio.CancelScope() as scope:
-            connections[stream] = scope
+            connections[stream] = (host, scope)
             try:
                 await self._converse(stream, host)
             finally:
@@ -341,8 +344,8 @@ class Server:
                 messages, data = split(data + more)
                 if messages:
                     deadline = trio.current_time() + self._settings.tcp_idle_s
-                    if (scope := self._connections.pop(stream, None)) is not None:
-                        self._connections[stream] = scope
+                    if (held := self._connections.pop(stream, None)) is not None:
+                        self._connections[stream] = held
                 answers, forwarded, is_dns = self._answer_messages(messages, host)
                 for query in forwarded:
                     await slots.acquire()

@@ -184,6 +184,19 @@ async def test_who_holds_many_connections_keeps_nobody_out(nursery: trio.Nursery
         await stream.aclose()
 
 
+async def test_who_opens_many_connections_displaces_only_their_own(nursery: trio.Nursery) -> None:
+    server = await Running(nursery, max_tcp_connections=3).start()
+    waiting = trio.socket.socket()
+    await waiting.bind(("127.0.0.2", 0))
+    await waiting.connect(("127.0.0.1", server.port))
+    async with trio.SocketStream(waiting) as patient:
+        held = [await server.connect() for _ in range(20)]
+        await patient.send_all(framed(query("backend.mesh")))
+        await receive(patient, 1)
+        for stream in held:
+            await stream.aclose()
+
+
 async def test_a_reset_or_nonsense_on_one_connection_leaves_the_others_alone(nursery: trio.Nursery) -> None:
     server = await Running(nursery).start()
     async with await server.connect() as good:

@@ -61,6 +61,10 @@ async def _answer(question: Question, inspect: Inspect) -> Answer:
         return Answer(error=f"{question.proxy}: its Envoy has not answered in {ASK_S:.0f} s")
     except MeshdError as error:
         return Answer(error=str(error))
+    except Exception as error:
+        # Request edge: what an Envoy answers is not ours, and what it does to us costs one answer.
+        log.exception("%s: could not be inspected, which is a fault of meshd", question.proxy)
+        return Answer(error=f"{question.proxy}: a fault of meshd ({type(error).__name__}), see the log of the zone")
     if len(body) > MAX_ANSWER_BYTES:
         why = f"the answer has {len(body)} bytes, a global takes {MAX_ANSWER_BYTES}; ask at the API of the zone"
         return Answer(error=f"{question.proxy}: {why}")

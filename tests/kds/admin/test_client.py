@@ -22,6 +22,8 @@ async def told(question: Question) -> bytes:
             return bytes(MAX_ANSWER_BYTES + 1)
         case "away":
             raise UnavailableError("it is on another host")
+        case "odd":
+            raise RecursionError("too deep")
     return f"{question.what.name} of {question.proxy}".encode()
 
 
@@ -43,6 +45,7 @@ async def test_every_sort_of_question_is_answered(what, autojump_clock):
         (ResourceKey("Dataplane", "default", "asleep"), f"its Envoy has not answered in {ASK_S:.0f} s"),
         (ResourceKey("Dataplane", "default", "wordy"), "a global takes 10481664; ask at the API of the zone"),
         (ResourceKey("Secret", "default", "s"), "'Secret' is no kind of proxy"),
+        (ResourceKey("Dataplane", "default", "odd"), r"a fault of meshd \(RecursionError\), see the log of the zone"),
     ],
 )
 async def test_a_reason_comes_instead(proxy, reason, autojump_clock):
