@@ -300,7 +300,7 @@ class Server:
             return
         connections = self._connections
         if len(connections) >= self._settings.max_tcp_connections:
-            # Who holds connections without asking anything must not keep out who asks, nor who opens many those with few.
+            # Who holds connections without asking must not keep out who asks, nor who opens many those with few.
             ((most, _),) = Counter(owner for owner, _ in connections.values()).most_common(1)
             longest = next(held for held, (owner, _) in connections.items() if owner == most)
             connections.pop(longest)[1].cancel()
