@@ -15,6 +15,7 @@ from pathlib import Path
 from meshd.ca.envoy_admin import CA_SECRET, client_context, server_name
 from meshd.ca.x509 import KeyPair
 from meshd.envoy.client import Admin, AtListener, AtSocket
+from meshd.insight.proxies import insight_key, is_builtin
 from meshd.kds.admin.wire import Question, What
 from meshd.kinds.dataplane import Dataplane
 from meshd.kinds.zone_egress import ZoneEgress
@@ -94,9 +95,9 @@ def node_id(proxy: ResourceKey) -> str:
 class Inspector:
     """Asks the Envoys of a zone.
 
-    ``stored`` gives the resource of a proxy, ``find`` says where the admin API of a connected one is, ``default_port``
-    is where it is unless somebody says otherwise. ``admin_ca`` is the CA by which the two ends know each other,
-    ``addresses`` finds those of a name (OSError if it has none).
+    ``stored`` gives the resource of a proxy and its insight, ``find`` says where the admin API of a connected one is,
+    ``default_port`` is where it is unless somebody says otherwise. ``admin_ca`` is the CA by which the two ends know
+    each other, ``addresses`` finds those of a name (OSError if it has none).
     """
 
     def __init__(
@@ -124,6 +125,8 @@ class Inspector:
         if resource is None:
             raise UnavailableError(f"{proxy} is not there")
         at = self._find(proxy)
+        if at is None and is_builtin(self._stored(insight_key(proxy))):
+            raise UnavailableError(f"{proxy} is run by the built-in engine, without an Envoy")
         way = way_to(resource, at, self._default_port, is_local)
         if isinstance(way, AtSocket):
             admin = Admin(way)

@@ -4,7 +4,8 @@ import os
 import socket
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
-from ipaddress import IPv4Network
+from contextlib import suppress
+from ipaddress import IPv4Network, ip_address
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -17,6 +18,7 @@ from meshd.cli.check import report
 from meshd.cli.host_dns import METHODS, RESOLV_CONF, Names, Plan, config_map, corefile, detect, plan
 from meshd.cli.remote import ControlPlane, RemoteError
 from meshd.config.problem import Problem
+from meshd.config.tree import Mode
 from meshd.dns import wire
 from meshd.dns.settings import Address, parse_address
 from meshd.model.errors import InvalidError
@@ -144,13 +146,19 @@ def kubernetes(
 
 @dns.command()
 @click.argument("name")
-@click.argument("qtype", metavar="[TYPE]", default="A")
+@click.argument("qtype", metavar="[TYPE]", required=False)
 @click.option("-o", "--output", "form", type=click.Choice(["text", "json", "yaml"]), default="text", show_default=True)
 @click.option("--host", "ask_host", is_flag=True, help="Also ask this host's own resolver.")
 @click.pass_obj
-def query(control_plane: ControlPlane, name: str, qtype: str, form: str, ask_host: bool) -> None:
-    """What a zone answers to a question for NAME, where that comes from, and why. Exit code 1 if it has no answer."""
-    told = dict(control_plane.get(f"/_dns/{quote(name, safe='')}", {"type": qtype}))
+def query(control_plane: ControlPlane, name: str, qtype: str | None, form: str, ask_host: bool) -> None:
+    """What a zone answers to a question for NAME, where that comes from, and why. Exit code 1 if it has no answer.
+
+    TYPE is A if nothing else is said; an IP address without one is asked as its reverse name, for PTR.
+    """
+    if not name.strip():
+        raise click.UsageError("say which NAME, such as web.mesh or 240.0.0.1")
+    asked, type_ = question_for(name, qtype)
+    told = dict(control_plane.get(f"/_dns/{quote(asked, safe='')}", {"type": type_}))
     if ask_host:
         told["hostSays"] = host_says(name)
     if form == "text":
@@ -170,6 +178,14 @@ def top(control_plane: ControlPlane, form: str) -> None:
         click.echo("\n".join(summary(told)))
     else:
         output.show(told, form)
+
+
+def question_for(name: str, qtype: str | None) -> tuple[str, str]:
+    """The name and type to ask for where ``name``, and maybe a type, were given."""
+    if qtype is None:
+        with suppress(ValueError):
+            return ip_address(name).reverse_pointer, "PTR"
+    return name, qtype or "A"
 
 
 def summary(told: Mapping[str, Any]) -> list[str]:
@@ -218,7 +234,12 @@ def names_of(config: Path | None, domain: str | None, server: str | None, cidr: 
     if config is not None:
         from meshd.cli.run import load  # noqa: PLC0415  # reads all of a configuration
 
-        dns_server = load([config])[0].config.dns_server
+        found = load([config])[0].config
+        if found.mode is not Mode.ZONE:
+            report(
+                [Problem(str(config), 0, "mode", f"is {found.mode.value}: only a zone answers names; name its file")]
+            )
+        dns_server = found.dns_server
         domain, listen, vips = domain or dns_server.domain, dns_server.listen, dns_server.cidr
     problems = []
     if cidr is not None:

@@ -40,7 +40,8 @@ def apply(control_plane: ControlPlane, files: tuple[str, ...]) -> None:
             continue
         body = answer.json() if answer.content else {}
         for warning in body.get("warnings") or ():
-            click.echo(f"note: {key}: {warning}", err=True)
+            about = "" if str(warning).startswith(f"{key} ") else f"{key}: "
+            click.echo(f"note: {about}{warning}", err=True)
         click.echo(f"{key} {'created' if answer.status_code == 201 else 'updated'}")
     if failures:
         raise RemoteError("\n".join(failures))

@@ -13,12 +13,16 @@ from meshd.cli.remote import ControlPlane
 WAYS = ("sent", "received")
 CALM = ("in sync", "waiting")
 """States that need no attention: who has nothing of a kind may say nothing of it."""
+UNKNOWN = "unknown"
+"""The state of what the other end had when it was last heard of."""
 SHOWN_DIGITS = 12
 
 
 @click.command()
 @click.argument("zone", required=False)
-@click.option("-a", "--all", "everything", is_flag=True, help="Also the kinds that are in sync.")
+@click.option(
+    "-a", "--all", "everything", is_flag=True, help="Also the kinds that are in sync, or not known of an offline zone."
+)
 @click.option(
     "-o", "--output", "form", type=click.Choice(["table", "json", "yaml"]), default="table", show_default=True
 )
@@ -70,7 +74,8 @@ def show(one: Mapping[str, Any], *, everything: bool) -> None:
     summary = f"{len(wrong)} of {total} kinds not in sync" if wrong else f"{total} kinds in sync"
     since = f" since {one['since']}" if one["since"] else ""
     click.echo(f"zone {one['zone']}: {word}{since}, {summary}")
-    rows = list(kinds(one)) if everything else wrong
+    # Of a zone that is offline nothing more is known of any kind than that.
+    rows = list(kinds(one)) if everything else [row for row in wrong if one["online"] or row[1]["state"] != UNKNOWN]
     if rows:
         now = datetime.now(UTC)
         output.table(

@@ -249,8 +249,7 @@ class Server:
 
     def _to_client(self, told: Told, query: Query, limit: int, host: bytes) -> bytes:
         reply, how = told
-        cookie = query.edns.cookie if query.edns else b""
-        option = self._cookies.option(cookie, host) if cookie else b""
+        option = self._cookie_option(query, host)
         outcome = forward.to_client(reply, query, self._table, limit - len(option))
         self._tally.query(outcome.qtype, outcome.rcode, "forwarded")
         if self._watch is not None:
@@ -262,7 +261,12 @@ class Server:
         self._tally.query(outcome.qtype, outcome.rcode, "forwarded")
         if self._watch is not None:
             self._seen.append((host, query.question, outcome.rcode, FORWARDED))
-        return outcome.wire
+        return answer.with_option(outcome.wire, self._cookie_option(query, host))
+
+    def _cookie_option(self, query: Query, host: bytes) -> bytes:
+        """What answers the client's cookie, if it sent one: it may not believe an answer without (RFC 7873, 5.3)."""
+        cookie = query.edns.cookie if query.edns else b""
+        return self._cookies.option(cookie, host) if cookie else b""
 
     def _answer_messages(self, messages: list[bytes], host: bytes) -> tuple[list[bytes], list[Query], bool]:
         """What can be answered of a connection's messages now, what must be forwarded, and whether all are queries."""

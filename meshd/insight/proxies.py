@@ -37,6 +37,15 @@ VERSION = proxy_insights.Version(
 )
 
 
+def is_builtin(insight: Resource | None) -> bool:
+    """Whether the built-in engine runs the proxy of this insight, or did so last: there is no Envoy to ask."""
+    spec = insight.spec if insight is not None else None
+    if not isinstance(spec, DataplaneInsight | ZoneIngressInsight | ZoneEgressInsight) or not spec.subscriptions:
+        return False
+    version = spec.subscriptions[-1].version
+    return version is not None and version.dependencies == VERSION.dependencies
+
+
 @dataclass(frozen=True, slots=True)
 class Report:
     """What is to be said of a proxy of this process.

@@ -9,6 +9,7 @@ standalone zone   everything                               -
 federated zone    Dataplane, zone proxies, Zone, secrets   Mesh, ExternalService, policies: make them on the global
  .. with allowZonePolicies: also policies                  without the label ``kuma.io/origin: zone`` (400)
 federated zone    what the zone made                       what came from the global or from another zone (400)
+zone              -                                        deleting its own Zone (400)
 global            everything that zones do not make        Dataplane, ZoneIngress, ZoneEgress, and what a zone sent
 ================  =======================================  ===========================================================
 """
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from meshd.ca.access import User
 from meshd.model import labels as label
 from meshd.model.errors import ConflictError, InvalidError, MeshdError, Violation
-from meshd.model.resource import Resource
+from meshd.model.resource import Resource, ResourceKey
 from meshd.model.resource_type import Flow, ResourceType
 from meshd.rest.errors import RequestError, not_allowed
 
@@ -86,12 +87,15 @@ def check_stored(stored: Resource, role: Role, verb: str = "change") -> None:
 
     Raises:
         ConflictError: the configuration file owns it.
-        InvalidError: it came from the global, or from a zone.
+        InvalidError: it came from the global, or from a zone, or is the zone itself.
     """
     if stored.labels.get(label.MANAGED_BY_FILE) == "true":
         raise ConflictError(
             f"{stored.key} belongs to the configuration file of this control plane: change it there and restart"
         )
+    if verb == "delete" and stored.key == ResourceKey("Zone", "", role.zone):
+        violation = Violation("zone", f'zone "{role.zone}" is the one of this control plane, and stays')
+        raise InvalidError(str(stored.key), [violation])
     origin, zone = stored.labels.get(label.ORIGIN), stored.labels.get(label.ZONE, "")
     wanted, because = "", ""
     if role.is_federated and origin == label.ORIGIN_GLOBAL:

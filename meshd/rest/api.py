@@ -178,7 +178,9 @@ def guarded(handler: Handler, title: str) -> Handler:
             return await handler(request)
         except MeshdError as error:
             refused = errors.explain(error, title)
-            if refused.status >= 500:
+            if refused.status == 503:  # the reason is known and is in the answer: somebody else cannot be reached
+                log.warning("%s %s: %s: %s", request.method, request.url.path, refused.title, refused.detail)
+            elif refused.status >= 500:
                 log.exception("%s %s failed", request.method, request.url.path)
             return errors.answer(refused)
         except Exception:  # request edge: a bug here costs one request

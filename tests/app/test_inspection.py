@@ -13,6 +13,8 @@ from meshd.app.inspection import Inspector, Listener, is_local, node_id, way_to
 from meshd.ca.envoy_admin import new_ca, read_ca
 from meshd.ca.x509 import KeyPair, usage
 from meshd.envoy.client import AtSocket
+from meshd.insight.proxies import Run
+from meshd.insight.proxies import connected as insight_of
 from meshd.kds.admin.wire import Question, What
 from meshd.kinds.dataplane import Dataplane
 from meshd.kinds.mesh import Mesh
@@ -26,6 +28,7 @@ from tests.ca.test_x509 import NOW
 from tests.ports import free_port
 
 WEB = ResourceKey("Dataplane", "default", "web-1")
+WEB_INSIGHT = ResourceKey("DataplaneInsight", "default", "web-1")
 IN = ResourceKey("ZoneIngress", "", "in-1")
 KINDS = {"Dataplane": Dataplane, "ZoneIngress": ZoneIngress, "ZoneEgress": ZoneEgress}
 DEFAULT_PORT = 9901
@@ -111,14 +114,14 @@ def test_ids_of_nodes():
     assert (node_id(WEB), node_id(IN)) == ("default.web-1", ".in-1")
 
 
-def inspector(resource, said, ca=None):
+def inspector(resource, said, ca=None, insight=None):
     async def addresses(host):
         if host.endswith(".example"):
             raise OSError("no such name")
         return (host,)
 
     def stored(key):
-        return resource if key == WEB else None
+        return {WEB: resource, WEB_INSIGHT: insight}.get(key)
 
     return Inspector(stored, lambda _: said, lambda: ca, addresses, DEFAULT_PORT)
 
@@ -158,6 +161,13 @@ async def test_a_ca_that_tls_refuses_is_a_reason():
     """And not an error that whoever asks for the global takes for a bug."""
     with pytest.raises(UnavailableError, match=r"GlobalSecret envoy-admin-ca cannot be used: .*ca key too small"):
         await inspector(proxy(address="127.0.0.2"), at(), weak_ca()).ask(Question(What.STATS, WEB))
+
+
+async def test_a_proxy_without_an_envoy_is_a_reason():
+    insight = insight_of(WEB, None, Run("cp-1", "run-1"), NOW)
+    with pytest.raises(UnavailableError) as error:
+        await inspector(proxy(address="127.0.0.2"), None, insight=insight).ask(Question(What.STATS, WEB))
+    assert str(error.value) == "Dataplane default/web-1 is run by the built-in engine, without an Envoy"
 
 
 @pytest.mark.e2e

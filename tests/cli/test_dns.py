@@ -135,6 +135,14 @@ def test_settings_come_from_the_configuration(host, tmp_path):
     assert "server=/1.127.in-addr.arpa/127.0.0.7#5300" in result.output
 
 
+@pytest.mark.parametrize("command", [("install", "--method", "dnsmasq", "--dry-run"), ("kubernetes",)])
+def test_the_configuration_must_be_a_zones(tmp_path, command):
+    file = tmp_path / "global.yaml"
+    file.write_text("mode: global\nmultizone: {global: {kds: {tlsEnabled: false, interface: 127.0.0.1}}}\n")
+    result = run("dns", *command, "--config", str(file), env={"HOME": str(tmp_path)})
+    assert (result.exit_code, "mode: is global: only a zone answers names" in result.stderr) == (2, True)
+
+
 @pytest.mark.e2e
 @pytest.mark.parametrize(("authoritative", "says", "code"), [(1, "answers", 0), (0, "is it meshd?", 1)])
 def test_status_asks_the_server(host, authoritative, says, code):
@@ -194,6 +202,26 @@ def test_a_query_is_explained(tmp_path):
         "also wanted by: a",
     ]
     assert json.loads(run("dns", "query", "backend.mesh", "AAAA", "-o", "json", plane=plane).output)["type"] == "AAAA"
+
+
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        (("240.0.0.1",), "1.0.0.240.in-addr.arpa PTR"),
+        (("::1",), f"{'0.' * 31}ip6.arpa PTR".replace("0.", "1.0.", 1)),
+        (("240.0.0.1", "A"), "240.0.0.1 A"),
+        (("web.mesh",), "web.mesh A"),
+    ],
+)
+def test_an_address_is_asked_as_its_reverse_name(tmp_path, asked, expected):
+    told = {"mesh": "default", "rcode": "NOERROR", "answers": ["x"]}
+    plane = Plane(tmp_path, STANDALONE, explain_name=lambda name, qtype: told | {"name": name, "type": qtype})
+    assert run("dns", "query", *asked, plane=plane).output.splitlines()[0] == f"{expected}: NOERROR"
+
+
+def test_no_name_is_not_asked(tmp_path):
+    result = run("dns", "query", "", plane=Plane(tmp_path, STANDALONE))
+    assert (result.exit_code, "say which NAME" in result.stderr) == (2, True)
 
 
 def test_a_query_without_an_answer_says_why_and_fails(tmp_path):

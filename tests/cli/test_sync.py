@@ -61,6 +61,19 @@ def test_what_is_not_in_sync_is_shown_and_counts(plane):
     assert len(lines) == 5
 
 
+def test_that_a_zone_is_offline_is_said_once(plane):
+    told = kind("Workload", "unknown: offline: the connection ended")
+    plane.syncs["b"] = zone("b", sent=[kind("Mesh")], received=[told, told], reason="the connection ended")
+    result = run("sync", "b", plane=plane)
+    assert result.output == (
+        "zone b: offline (the connection ended) since 2026-01-01T00:00:00Z, 2 of 3 kinds not in sync\n"
+    )
+    assert result.exit_code == 1
+    assert run("sync", "b", "-a", plane=plane).output.count("unknown: offline") == 2
+    plane.syncs["b"] = zone("b", received=[told])
+    assert run("sync", "b", plane=plane).output.count("unknown: offline") == 1
+
+
 def test_everything_can_be_shown(plane):
     lines = run("sync", "--all", "a", plane=plane).output.splitlines()
     assert [line.split()[:2] for line in lines[2:]] == [["sent", "Mesh"], ["received", "ZoneEgress"]]

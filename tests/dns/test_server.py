@@ -4,6 +4,7 @@ from ipaddress import IPv4Network
 from pathlib import Path
 
 import dns.message
+import dns.rcode
 import pytest
 import trio
 
@@ -16,6 +17,7 @@ from meshd.dns.table import Change, Entry
 from meshd.dns.wire import name_to_wire
 from meshd.runtime.datagrams import BATCH
 from tests.dns.support import BACKEND, FakeUpstream, honest, query, table, truncating
+from tests.ports import free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -129,6 +131,16 @@ async def test_forwarded_answers_carry_the_cookie_too(nursery: trio.Nursery) -> 
         parsed = dns.message.from_wire(reply)
         assert str(parsed.answer[0]).startswith("example.org.")
         assert [len(o.to_wire()) for o in parsed.options] == [24]
+
+
+async def test_that_nobody_answers_is_said_with_the_cookie_too(nursery: trio.Nursery) -> None:
+    server = await Running(nursery, (Address("127.0.0.1", free_port()),)).start()
+    option = b"\0\x0a\0\x08clientid"
+    message = query("example.org", edns=1232)[:-2] + len(option).to_bytes(2) + option
+    (reply,) = await server.udp(message)
+    parsed = dns.message.from_wire(reply)
+    assert parsed.rcode() == dns.rcode.SERVFAIL
+    assert [len(o.to_wire()) for o in parsed.options] == [24]
 
 
 async def test_local_answers_overtake_forwarded_ones(nursery: trio.Nursery) -> None:

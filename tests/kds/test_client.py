@@ -250,6 +250,15 @@ async def test_a_refusal_is_in_the_status_word_for_word(autojump_clock) -> None:
         assert "zone 'zone-a' shows no zone token" in status.error
 
 
+async def test_a_refusal_is_not_told_once_more_by_each_stream(autojump_clock, caplog) -> None:
+    caplog.set_level(logging.INFO)
+    async with lab("global", admitted=()) as it:
+        await it.start("zone-a")
+        await it.settle(60)
+        told = [r for r in caplog.records if "shows no zone token" in r.getMessage()]
+        assert {r.name for r in told} == {"meshd.kds.client", "meshd.kds.server"}
+
+
 def warned(caplog) -> list[str]:
     return [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
 

@@ -48,6 +48,16 @@ def test_what_came_from_elsewhere_cannot_be_changed_here():
     check_stored(with_labels({label.ORIGIN: "global"}), GLOBAL)
 
 
+def test_a_zone_cannot_delete_itself():
+    own, other = (Resource(ResourceKey("Zone", "", name), Spec()) for name in ("zone-a", "zone-b"))
+    for role in (STANDALONE, FEDERATED):
+        with pytest.raises(InvalidError, match='zone "zone-a" is the one of this control plane'):
+            check_stored(own, role, "delete")
+        check_stored(own, role)
+        check_stored(other, role, "delete")
+    check_stored(own, GLOBAL, "delete")
+
+
 def test_a_policy_that_the_zone_made_itself_may_go():
     type_ = registry()["MeshTrafficPermission"]
     assert refusal(type_, FEDERATED, with_labels({label.ORIGIN: "zone", label.ZONE: "zone-a"})) is None

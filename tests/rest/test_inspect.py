@@ -1,5 +1,7 @@
 """What the Envoy of a proxy says, through the API."""
 
+import logging
+
 import pytest
 
 from meshd.kds.admin.wire import Question, What
@@ -77,6 +79,14 @@ async def test_refusals(path, status, title, detail, tmp_path):
     plane, _ = await asking(tmp_path, said=None)
     answer = await plane.get(path)
     assert (answer.status_code, answer.json()["title"], answer.json()["detail"]) == (status, title, detail)
+
+
+async def test_an_envoy_that_cannot_be_asked_is_a_line_in_the_log(tmp_path, caplog):
+    plane, _ = await asking(tmp_path, said=None)
+    await plane.get(f"{URL}/xds")
+    (line,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert (line.levelname, line.exc_info) == ("WARNING", None)
+    assert line.getMessage() == f"GET {URL}/xds: Could not execute admin operation: it is on another host"
 
 
 async def test_without_envoys_there_is_a_reason(tmp_path):

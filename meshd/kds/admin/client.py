@@ -16,6 +16,8 @@ ASK_S = 10.0
 """How long an Envoy may take (Kuma's limit)."""
 MAX_ANSWER_BYTES = CLIENT_LIMITS.max_sent_bytes - 4096
 """What goes to a global in one message, of which an answer is one; a Kuma global takes as much as ours."""
+REFUSALS = (Status.UNAUTHENTICATED, Status.ALREADY_EXISTS)
+"""How a global turns a zone away that is not who it says, or is there already."""
 AGAIN_S = 5.0
 """After a stream has ended and the connection has not."""
 
@@ -37,7 +39,8 @@ async def answer_questions(channel: Channel, metadata: Sequence[tuple[str, str]]
             if error.status is Status.UNIMPLEMENTED:
                 log.info("the global does not know %s: it cannot ask about the Envoys of this zone", what.value)
                 await trio.sleep_forever()
-            log.info("%s has ended: %s", what.value, error)
+            # The streams of resources are refused as well, for the same reason, and whoever runs those warns of it.
+            log.log(logging.DEBUG if error.status in REFUSALS else logging.INFO, "%s has ended: %s", what.value, error)
         await trio.sleep(AGAIN_S)
 
 
