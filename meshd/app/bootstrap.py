@@ -49,7 +49,8 @@ def own_proxies(
         if before is not None and not is_own(before, zone):
             raise ConflictError(
                 f"{proxy.key} of the configuration file has the name of a copy of"
-                f" zone '{before.labels.get(label.ZONE, '')}'; give it another name"
+                f" zone '{before.labels.get(label.ZONE, '')}'; give it another name, or, if this zone was called"
+                " so, give it a store of its own (store.sqlite.path)"
             )
         if before is not None and isinstance(before.spec, ZoneIngress) and isinstance(resource.spec, ZoneIngress):
             spec = resource.spec.model_copy(update={"available_services": before.spec.available_services})

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from meshd.cli.known import decode
-from meshd.config import ConfigErrors, LoadedConfig, Problem, check_together, load_files
+from meshd.config import ConfigErrors, LoadedConfig, Problem, check_together, load_files, unreadable_files
 from meshd.config.document import Document, parse
 from meshd.config.proxies import decode_at
 from meshd.envoy.binary import missing_envoys
@@ -50,7 +50,8 @@ def _check_config(file: Path, configs: list[LoadedConfig]) -> list[Problem]:
     except ConfigErrors as error:
         return list(error.problems)
     configs.append(loaded)
-    missing = missing_envoys([loaded], os.environ)  # a note: it may be another machine that the file is for
+    # Notes: it may be another machine that the file is for.
+    missing = (*missing_envoys([loaded], os.environ), *unreadable_files([loaded]))
     for warning in (*loaded.assumed(), *loaded.warnings, *missing):
         click.echo(f"note: {warning}", err=True)
     proxies = len(loaded.proxies)

@@ -81,6 +81,16 @@ def test_a_missing_envoy_is_a_note_for_the_file_may_be_for_another_machine(tmp_p
     assert f"note: {config}:2: proxies[0].binary: {tmp_path}/none does not exist; correct the path, or" in result.stderr
 
 
+def test_a_missing_certificate_is_a_note_for_the_same_reason(tmp_path):
+    config = tmp_path / "zone.yaml"
+    config.write_text(
+        "multizone:\n  zone:\n    name: a\n    globalAddress: grpcs://g:1\n    kds: {rootCaFile: ca.pem}\n"
+    )
+    result = run("check", str(config))
+    assert result.exit_code == 0
+    assert f"note: {config}:5: multizone.zone.kds.rootCaFile: cannot read {tmp_path}/ca.pem: No such" in result.stderr
+
+
 def test_roles_that_collide_are_refused_together_only(tmp_path):
     for name in ("a", "b"):
         (tmp_path / f"{name}.yaml").write_text(f"store: {{type: memory}}\nmultizone: {{zone: {{name: {name}}}}}\n")
