@@ -1,4 +1,4 @@
-"""Worker processes that answer instead of this one: started, told what changes, counted, and replaced when they end.
+"""Worker processes that answer instead of this one: started, told what changes, counted, replaced if they end or hang.
 
 Each has a UDP socket of its own on the one port, made here and handed over, so that what waits in it when a worker ends
 is answered by whoever comes next. While there is no worker for it, this process answers.
@@ -7,6 +7,7 @@ is answered by whoever comes next. While there is no worker for it, this process
 import contextlib
 import json
 import logging
+import math
 import socket as stdlib_socket
 import sys
 
@@ -23,6 +24,9 @@ from meshd.runtime.log import is_json
 log = logging.getLogger(__name__)
 
 READ_BYTES = 1 << 16
+SILENT_S = 5.0
+"""A worker that serves tells what it counted every second. One that says nothing for so long hangs, and so does whoever
+asked it: it is replaced."""
 STOP_S = 2.0
 """How long a worker may take to see that it is over."""
 FIRST_PAUSE_S = 0.1
@@ -135,7 +139,7 @@ class Worker:
         data = b""
         before: Counts = {}
         with contextlib.suppress(trio.BrokenResourceError, ValueError, TypeError, LookupError):
-            while more := await stream.receive_some(READ_BYTES):
+            while more := await self._hear(stream):
                 reports, data = frames(data + more, MAX_REPORT_BYTES)
                 for report in reports:
                     said = json.loads(report)
@@ -148,6 +152,15 @@ class Worker:
                         self.pid = pid
                         self._tally.worker("started")
                         standing_in.cancel()
+
+    async def _hear(self, stream: trio.SocketStream) -> bytes:
+        """What a process says next; nothing if it is gone, or serves and says nothing for too long."""
+        said = b""
+        with trio.move_on_after(SILENT_S if self.pid else math.inf) as waiting:
+            said = bytes(await stream.receive_some(READ_BYTES))
+        if waiting.cancelled_caught:
+            log.warning("dns: worker %d has said nothing for %.0f s", self._number, SILENT_S)
+        return said
 
 
 async def ended(process: trio.Process) -> None:

@@ -6,6 +6,7 @@ import pytest
 import trio
 from prometheus_client import CollectorRegistry
 
+from meshd.dns import keeper
 from meshd.dns.service import Resolver
 from meshd.dns.settings import Address, DnsSettings, QueryLog
 from meshd.runtime.latest import Latest
@@ -78,6 +79,20 @@ async def test_a_worker_that_ends_is_replaced_and_no_query_is_lost(nursery: trio
     await host.until_all_work(without=pid)
     assert host.registry.get_sample_value("meshd_dns_workers_total", {"event": "started"}) == 2
     assert host.registry.get_sample_value("meshd_dns_workers_total", {"event": "ended"}) == 1
+
+
+async def test_a_worker_that_hangs_is_replaced(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keeper, "SILENT_S", 2.5)  # longer than the second between two reports
+    monkeypatch.setattr(keeper, "STOP_S", 0.1)
+    host = Host(2)
+    await nursery.start(host.resolver.run)
+    await host.until_all_work()
+    hung, other = host.pids()
+    os.kill(hung, signal.SIGSTOP)
+    await host.until_all_work(without=hung)
+    assert host.pids()[1] == other
+    for _ in range(20):
+        assert (await host.ask("backend.mesh"))[-4:] == b"\xf0\0\0\1"
 
 
 async def test_workers_end_with_the_resolver() -> None:
