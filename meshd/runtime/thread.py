@@ -114,7 +114,8 @@ class LoopThread:
 
         A cancellation waits for ``main`` to clean up. ``started`` is passed on.
         """
-        sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_S))
+        if sys.getswitchinterval() > SWITCH_INTERVAL_S:  # set only once: the interpreter cuts it to whole microseconds
+            sys.setswitchinterval(SWITCH_INTERVAL_S)
         hosting = self._hosting = trio.lowlevel.current_trio_token()
         attached = trio.Event()
         async with trio.open_nursery() as nursery:
